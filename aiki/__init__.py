@@ -1,0 +1,1 @@
+"""Aiki: durable workflows in plain async Python, on RabbitMQ and MongoDB."""

@@ -1,0 +1,55 @@
+"""Identities: what names a run, a partition, an operation, an attempt.
+
+All of it is computed from what it names, or from randomness that is handed in,
+so that the same run always has the same names and the core stays pure.
+"""
+
+from datetime import datetime
+from uuid import UUID, uuid5
+from zlib import crc32
+
+__all__ = [
+    "AIKI_NAMESPACE",
+    "child_run_id",
+    "idempotency_key_of",
+    "partition_of",
+    "run_id_at",
+    "run_id_for_key",
+    "task_id_of",
+]
+
+AIKI_NAMESPACE = UUID("6f3f4d0c-41a1-5d0e-9a0e-0a1b9c6d7e21")
+"""The namespace of every UUIDv5 that Aiki makes. Changing it would orphan every idempotent run."""
+
+
+def run_id_at(now: datetime, entropy: bytes) -> str:
+    """Make a UUIDv7 (RFC 9562, section 5.7) from the time and ten random bytes: sorts by time, never repeats."""
+    milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
+    random = int.from_bytes(entropy[:10], "big")
+    value = milliseconds << 80 | 0x7 << 76 | (random >> 62 & 0xFFF) << 64 | 0b10 << 62 | random & ((1 << 62) - 1)
+    return str(UUID(int=value))
+
+
+def run_id_for_key(workflow: str, key: str) -> str:
+    """Name the run that *key* stands for: the same key meets its own document, without any index."""
+    return str(uuid5(AIKI_NAMESPACE, f"run\0{workflow}\0{key}"))
+
+
+def partition_of(run_id: str, partitions: int) -> int:
+    """Tell which of *partitions* event queues a run belongs to."""
+    return crc32(run_id.encode()) % partitions
+
+
+def idempotency_key_of(run_id: str, incarnation: str, operation: str) -> str:
+    """Make the key that a task hands to the systems it calls: the same on each attempt and after each crash."""
+    return str(uuid5(AIKI_NAMESPACE, f"operation\0{run_id}\0{incarnation}\0{operation}"))
+
+
+def task_id_of(run_id: str, incarnation: str, operation: str, attempt: int) -> str:
+    """Name one attempt of a task that runs on another worker."""
+    return str(uuid5(AIKI_NAMESPACE, f"task\0{run_id}\0{incarnation}\0{operation}\0{attempt}"))
+
+
+def child_run_id(run_id: str, incarnation: str, operation: str, attempt: int) -> str:
+    """Name the child run that an operation of a parent starts."""
+    return str(uuid5(AIKI_NAMESPACE, f"child\0{run_id}\0{incarnation}\0{operation}\0{attempt}"))
