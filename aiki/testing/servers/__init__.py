@@ -8,15 +8,19 @@
 For development and tests. `python -m aiki.testing.servers up` starts servers to work with.
 """
 
+from aiki.testing.servers.local import Mongo, Rabbit, local_mongo, local_rabbit
 from aiki.testing.servers.mongo import MongoNode
-from aiki.testing.servers.node import ServerError, ServerNode, ServerStartError
+from aiki.testing.servers.node import NOBODY, ServerError, ServerNode, ServerStartError
 from aiki.testing.servers.ports import free_port, free_ports
 from aiki.testing.servers.programs import ServersUnavailableError
 from aiki.testing.servers.rabbit import Epmd, RabbitNode
 
 __all__ = [
+    "NOBODY",
     "Epmd",
+    "Mongo",
     "MongoNode",
+    "Rabbit",
     "RabbitNode",
     "ServerError",
     "ServerNode",
@@ -24,4 +28,6 @@ __all__ = [
     "ServersUnavailableError",
     "free_port",
     "free_ports",
+    "local_mongo",
+    "local_rabbit",
 ]

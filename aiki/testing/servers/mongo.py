@@ -1,7 +1,6 @@
 """A private MongoDB: a replica set of one member by default, of several when they are joined."""
 
 from collections.abc import Mapping, Sequence
-from os import getpid
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,6 @@ __all__ = ["MongoNode"]
 REPLICA_SET = "aiki"
 # Ten seconds, MongoDB's default, is how long a set goes without a primary. Loopback is quicker than that.
 ELECTION_TIMEOUT_MILLIS = 500
-NOT_YET_INITIALIZED = 94
 CACHE_GIGABYTES = "0.25"
 
 
@@ -31,8 +29,15 @@ class MongoNode(ServerNode):
     title = "MongoDB"
     port_names = ("mongodb",)
 
-    def __init__(self, folder: Path, *, owner: int | None = -1, initiate: bool = True) -> None:
-        super().__init__(folder, owner=getpid() if owner == -1 else owner)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        owner: int | None = None,
+        preferred_ports: Mapping[str, int] | None = None,
+        initiate: bool = True,
+    ) -> None:
+        super().__init__(folder, owner=owner, preferred_ports=preferred_ports)
         self.initiate = initiate
 
     @property

@@ -1,21 +1,26 @@
 """What every private server has in common: a folder, a process, and a way to tell that it is ready."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from aiki.errors import AikiError
-from aiki.testing.servers.ports import free_ports
+from aiki.testing.servers.ports import free_ports, is_free
 from aiki.testing.servers.processes import ServerProcess
 
-__all__ = ["ServerError", "ServerNode", "ServerStartError"]
+__all__ = ["NOBODY", "ServerError", "ServerNode", "ServerStartError"]
+
+NOBODY: Final = 0
+"""The owner of a server that is to run until somebody stops it."""
 
 POLL_SECONDS = 0.02
 LOG_LINES_SHOWN = 15
@@ -43,8 +48,8 @@ class ServerNode(ABC):
     same folder, in one process or in two, are therefore the same server; `start` on a server that
     runs only waits until it is ready. The ports stay the same for the life of the folder.
 
-    A server with an *owner* (a process id, by default the process that makes this object) is killed,
-    and its folder removed, when the owner is gone. With `None` it runs until it is stopped.
+    A server is killed, and its folder removed, when its *owner* (a process id, by default of the
+    process that makes this object) is gone. With `NOBODY` it runs until it is stopped.
     """
 
     title: ClassVar[str]
@@ -52,9 +57,12 @@ class ServerNode(ABC):
     ready_seconds: ClassVar[float] = 90.0
     stop_seconds: ClassVar[float] = 30.0
 
-    def __init__(self, folder: Path, *, owner: int | None) -> None:
+    def __init__(
+        self, folder: Path, *, owner: int | None = None, preferred_ports: Mapping[str, int] | None = None
+    ) -> None:
         self.folder = folder.absolute()
-        self.owner = owner
+        self.owner = os.getpid() if owner is None else owner
+        self.preferred_ports = dict(preferred_ports or {})
         self.log = self.folder / "output.log"
 
     @abstractmethod
@@ -75,10 +83,14 @@ class ServerNode(ABC):
 
     @property
     def ports(self) -> Mapping[str, int]:
-        """The ports of this server by what they are for, chosen when first asked for."""
+        """The ports of this server by what they are for, chosen when first asked for.
+
+        A preferred port is taken when it is free at that moment.
+        """
         known = self._read("ports.json")
         if set(known) != set(self.port_names):
             known = dict(zip(self.port_names, free_ports(len(self.port_names)), strict=True))
+            known |= {name: port for name, port in self.preferred_ports.items() if is_free(port)}
             self._write("ports.json", known)
         return known
 
@@ -109,16 +121,14 @@ class ServerNode(ABC):
     def start(self, *, wait: bool = True) -> Self:
         """Start the server unless it runs, and wait until it is ready.
 
+        Any number of processes may do this at the same time: one of them starts it.
+
         Raises:
             ServerStartError: it ended again, or is not ready in time.
         """
-        if not self.is_running:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.prepare()
-            process = ServerProcess.launch(
-                self.command(), environment=self.environment(), log=self.log, owner=self.owner, folder=self.folder
-            )
-            self._write("process.json", {"pid": process.pid, "started": process.started})
+        with self._alone():
+            if not self.is_running:
+                self._launch()
         if wait:
             self.wait_until_ready()
         return self
@@ -183,6 +193,24 @@ class ServerNode(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self.folder}>"
+
+    def _launch(self) -> None:
+        self.prepare()
+        process = ServerProcess.launch(
+            self.command(),
+            environment=self.environment(),
+            log=self.log,
+            owner=None if self.owner == NOBODY else self.owner,
+            folder=self.folder,
+        )
+        self._write("process.json", {"pid": process.pid, "started": process.started})
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "start.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _read(self, name: str) -> dict[str, int]:
         path = self.folder / name

@@ -3,7 +3,7 @@
 import random
 import socket
 
-__all__ = ["LOOPBACK", "accepts_connections", "free_port", "free_ports"]
+__all__ = ["LOOPBACK", "accepts_connections", "free_port", "free_ports", "is_free"]
 
 LOOPBACK = "127.0.0.1"
 
@@ -22,7 +22,7 @@ def free_ports(count: int) -> list[int]:
     for port in random.SystemRandom().sample(CANDIDATES, TRIES):
         if len(ports) == count:
             return ports
-        if _is_free(port):
+        if is_free(port):
             ports.append(port)
     raise OSError(f"found no {count} free ports on {LOOPBACK} between {CANDIDATES.start} and {CANDIDATES.stop}")
 
@@ -41,7 +41,8 @@ def accepts_connections(port: int) -> bool:
     return True
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen on *port*."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As the servers do.
         try:

@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from os import getpid
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
@@ -20,7 +19,7 @@ from aiki.testing.servers.node import ServerError, ServerNode
 from aiki.testing.servers.ports import LOOPBACK, accepts_connections
 from aiki.testing.servers.programs import SYSTEM_PATH, find_epmd, find_rabbitmq
 
-__all__ = ["Epmd", "RabbitNode", "erlang_string"]
+__all__ = ["Epmd", "RabbitNode", "answers_amqp", "erlang_string"]
 
 USER = PASSWORD = "guest"  # Loopback only, as in RabbitMQ's own defaults.
 COOKIE = "AIKIPRIVATESERVERS"
@@ -64,7 +63,8 @@ class RabbitNode(ServerNode):
         self,
         folder: Path,
         *,
-        owner: int | None = -1,
+        owner: int | None = None,
+        preferred_ports: Mapping[str, int] | None = None,
         name: str = "rabbit",
         management: bool = False,
         plugins: Sequence[str] = (),
@@ -76,7 +76,7 @@ class RabbitNode(ServerNode):
         *settings* are lines for rabbitmq.conf. To form a cluster, give the nodes different names,
         one *epmd*, and settings of cluster_formation.
         """
-        super().__init__(folder, owner=getpid() if owner == -1 else owner)
+        super().__init__(folder, owner=owner, preferred_ports=preferred_ports)
         self.node_name = f"{name}@localhost"
         self.management = management
         self.plugins = (*plugins, "rabbitmq_management") if management else tuple(plugins)
@@ -147,12 +147,8 @@ class RabbitNode(ServerNode):
         }
 
     def is_ready(self) -> bool:
-        """Whether the broker answers an AMQP header; it opens this listener last."""
-        with suppress(OSError), socket.create_connection((LOOPBACK, self.ports["amqp"]), timeout=0.5) as probe:
-            probe.settimeout(2.0)
-            probe.sendall(AMQP_HEADER)
-            return probe.recv(3) == METHOD_FRAME_ON_CHANNEL_0
-        return False
+        """Whether the broker answers on its AMQP listener, which it opens last."""
+        return answers_amqp(LOOPBACK, self.ports["amqp"])
 
     def stop(self) -> None:
         super().stop()
@@ -249,6 +245,15 @@ class RabbitNode(ServerNode):
 
     def _write_text(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
+
+
+def answers_amqp(host: str, port: int) -> bool:
+    """Whether there is a broker that answers an AMQP header with the first frame of a connection."""
+    with suppress(OSError), socket.create_connection((host, port), timeout=0.5) as probe:
+        probe.settimeout(2.0)
+        probe.sendall(AMQP_HEADER)
+        return probe.recv(3) == METHOD_FRAME_ON_CHANNEL_0
+    return False
 
 
 def erlang_string(text: str) -> str:
