@@ -12,6 +12,7 @@ __all__ = [
     "AIKI_NAMESPACE",
     "child_run_id",
     "idempotency_key_of",
+    "letter_id_of",
     "partition_of",
     "run_id_at",
     "run_id_for_key",
@@ -53,3 +54,8 @@ def task_id_of(run_id: str, incarnation: str, operation: str, attempt: int) -> s
 def child_run_id(run_id: str, incarnation: str, operation: str, attempt: int) -> str:
     """Name the child run that an operation of a parent starts."""
     return str(uuid5(AIKI_NAMESPACE, f"child\0{run_id}\0{incarnation}\0{operation}\0{attempt}"))
+
+
+def letter_id_of(run_id: str, incarnation: str, epoch: int) -> str:
+    """Name the dead letter of a dispatch that could not be survived: the same, however often it is parked."""
+    return str(uuid5(AIKI_NAMESPACE, f"letter\0{run_id}\0{incarnation}\0{epoch}"))

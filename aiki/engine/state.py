@@ -69,6 +69,10 @@ class RunState:
     cancel_requested: str | None = None
     """The id of the event that asked for it."""
     pause_requested: bool = False
+    pending: tuple[str, ...] = ()
+    """Tasks on other workers and child runs that were started and whose end is not journaled yet, by their ids."""
+    woken: bool = False
+    """Somebody asked for the nearest timer or retry to count as due, and nothing was journaled since."""
     forgiven: tuple[str, ...] = ()
     """Operations whose recorded failures a retry of the run makes void, not yet journaled."""
 

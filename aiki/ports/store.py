@@ -1,7 +1,7 @@
 """The store: where runs rest between events. Only orchestrators know it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -25,6 +25,17 @@ class RunChange:
     before: RunState | None
     after: RunState
     journal: tuple[JournalEntry, ...] = ()
+
+    @classmethod
+    def between(
+        cls, before: RunState | None, after: RunState, journal: tuple[JournalEntry, ...] = ()
+    ) -> "RunChange":
+        """Make the change from *before* to *after*, with the revision that it has to have."""
+        if before is None:
+            return cls(None, replace(after, revision=1), journal)
+        if replace(after, last_seq=before.last_seq) == before:
+            return cls(before, after, journal)
+        return cls(before, replace(after, revision=before.revision + 1), journal)
 
     @property
     def writes_run(self) -> bool:

@@ -1,0 +1,26 @@
+"""The clock of the machine."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from aiki.ports.clock import Clock
+
+__all__ = ["SystemClock"]
+
+
+class SystemClock(Clock):
+    """The machine's own time, truncated to milliseconds."""
+
+    def now(self) -> datetime:
+        """Tell the time."""
+        moment = datetime.now(UTC)
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+    def monotonic(self) -> float:
+        """Tell seconds that never go back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the running event loop."""
+        await asyncio.sleep(max(seconds, 0))
