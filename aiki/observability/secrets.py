@@ -5,7 +5,7 @@ import re
 __all__ = ["masked"]
 
 # Greedy up to the last '@': a password with an unescaped '@' in it is hidden whole.
-_USER_INFO = re.compile(r"(?<=://)([^:/@\s]*):(\S*)@")
+_USER_INFO = re.compile(r"((?:^|://|\s)[^:/@\s]*):(?!//)\S*@")
 _FIELD = re.compile(r"(password|passwd|secret|token)([=:])[^&,;\s]*", re.IGNORECASE)
 
 
