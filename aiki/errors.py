@@ -183,9 +183,13 @@ class ClientClosedError(ClientError):
 class EnqueueTimeoutError(ClientError):
     """Time ran out before a run, or something said to a run, was safe. ``certain`` tells whether nothing was sent."""
 
-    def __init__(self, what: str, *, timeout: float, certain: bool, run_id: str | None = None, detail: str = "") -> None:
+    def __init__(
+        self, what: str, *, timeout: float, certain: bool, run_id: str | None = None, detail: str = ""
+    ) -> None:
         outcome = "nothing was sent" if certain else "it may have arrived all the same"
-        hint = "is the broker up? look with `aiki doctor`" if certain else "with an idempotency key it is safe to repeat"
+        hint = (
+            "is the broker up? look with `aiki doctor`" if certain else "with an idempotency key it is safe to repeat"
+        )
         reason = f": {detail}" if detail else ""
         super().__init__(f"{what} was not confirmed within {timeout:g} s; {outcome}{reason}", hint=hint)
         self.run_id = run_id

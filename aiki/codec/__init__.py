@@ -1,0 +1,1 @@
+"""Engine values to bytes and documents, and back."""
