@@ -107,7 +107,7 @@ class UnroutableError(BrokerError):
 
 
 class DeliveryLostError(BrokerError):
-    """The subscription is gone; what it delivered and was not acknowledged is delivered again, to whoever subscribes."""
+    """The subscription is gone; what it delivered and was not acknowledged is delivered to somebody again."""
 
 
 class QueryTimeoutError(BrokerError):
@@ -293,7 +293,7 @@ class RunDeadLetteredError(RunEndedError):
 
 
 class RunAbandonedError(AikiError):
-    """A worker gave a run up, because it is not (or may not be) its own any more: nothing more of it is recorded here."""
+    """A worker gave a run up, which is not (or may not be) its own any more: it records nothing more of it."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"this worker gave up run {run_id}: another one may hold it now")
