@@ -111,5 +111,6 @@ class RunState:
         """When the owner of the partition has to look at this run again, if nothing else happens."""
         if self.status.is_final:
             return None
-        times = [moment for moment in (self.wake_at, self.lease_until, self.timeout_at) if moment is not None]
+        wake_at = None if self.status is RunStatus.PAUSED else self.wake_at
+        times = [moment for moment in (wake_at, self.lease_until, self.timeout_at) if moment is not None]
         return min(times, default=None)

@@ -81,7 +81,7 @@ TRANSITIONS: dict[RunStatus | None, dict[str, frozenset[RunStatus]]] = {
         **_LEAVING_A_WORKER,
     },
     RunStatus.RUNNING: _LEAVING_A_WORKER,
-    **{status: _WAKING for status in sorted(SUSPENDED)},
+    **dict.fromkeys(sorted(SUSPENDED), _WAKING),
     RunStatus.PAUSED: {
         "ResumeRequested": frozenset({RunStatus.QUEUED, RunStatus.SCHEDULED}),
         "CancelRequested": frozenset({RunStatus.QUEUED, RunStatus.CANCELLED}),

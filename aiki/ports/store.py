@@ -27,9 +27,7 @@ class RunChange:
     journal: tuple[JournalEntry, ...] = ()
 
     @classmethod
-    def between(
-        cls, before: RunState | None, after: RunState, journal: tuple[JournalEntry, ...] = ()
-    ) -> "RunChange":
+    def between(cls, before: RunState | None, after: RunState, journal: tuple[JournalEntry, ...] = ()) -> "RunChange":
         """Make the change from *before* to *after*, with the revision that it has to have."""
         if before is None:
             return cls(None, replace(after, revision=1), journal)
@@ -94,9 +92,7 @@ class Store(Protocol):
         """
         ...
 
-    async def journal(
-        self, run: RunState, *, after_seq: int = 0, limit: int | None = None
-    ) -> Sequence[JournalEntry]:
+    async def journal(self, run: RunState, *, after_seq: int = 0, limit: int | None = None) -> Sequence[JournalEntry]:
         """Read the entries of *run* that count, in order."""
         ...
 

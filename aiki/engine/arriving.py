@@ -1,0 +1,108 @@
+"""What arrives for a run from elsewhere: signals, the ends of its children and of its tasks on other workers.
+
+An item rests in the inbox until the holder journals it, and is live as long as
+no journal entry names its id (rule 17). Ends are matched by the id that was
+recorded when they were started, and never by an epoch (rule 18).
+"""
+
+from dataclasses import replace
+
+from aiki.engine.commands import DeadLetter, NotifyWorker, ParkDeadLetter, WorkerNotice
+from aiki.engine.decision import Decision, Moment
+from aiki.engine.dispatching import dispatched
+from aiki.engine.events import ChildFinished, SignalSent, TaskFinished
+from aiki.engine.holding import wakes
+from aiki.engine.ids import letter_id_of
+from aiki.engine.journal import InboxItem, InboxKind
+from aiki.engine.state import RunState
+from aiki.engine.status import RunStatus
+
+__all__ = ["INBOX_BYTES_MAX", "INBOX_ITEMS_MAX", "on_child_finished", "on_signal_sent", "on_task_finished"]
+
+# A run is one document of at most 16 MiB; half of it may wait in the inbox.
+INBOX_ITEMS_MAX = 10_000
+INBOX_BYTES_MAX = 8 * 1024 * 1024
+
+
+def on_signal_sent(run: RunState, event: SignalSent, moment: Moment) -> Decision:
+    """Keep a signal for the run, until it asks for it."""
+    if run.status.is_final:
+        return Decision(run)
+    item = InboxItem(
+        id=event.id,
+        kind=InboxKind.SIGNAL,
+        name=event.name,
+        at=event.at,
+        epoch=run.pair.epoch,
+        payload=event.payload,
+    )
+    if not _has_room_for(run, item):
+        return Decision(run, commands=(_overflow(run, event, moment),))
+    return _arrived(replace(run, seen=(*run.seen, event.id)), item, event.id, moment)
+
+
+def _has_room_for(run: RunState, item: InboxItem) -> bool:
+    held = sum(len(other.payload or "") for other in run.inbox) + len(item.payload or "")
+    return len(run.inbox) < INBOX_ITEMS_MAX and held <= INBOX_BYTES_MAX
+
+
+def _overflow(run: RunState, event: SignalSent, moment: Moment) -> ParkDeadLetter:
+    letter = DeadLetter(
+        id=f"{letter_id_of(run.run_id, run.incarnation, run.pair.epoch)}:{event.id}",
+        reason="the inbox of the run is full",
+        at=moment.now,
+        origin="aiki.events",
+        body=event.payload,
+        workflow=run.workflow,
+        detail=f"signal {event.name!r} for run {run.run_id}, which holds {len(run.inbox)} items already",
+    )
+    return ParkDeadLetter(letter=letter)
+
+
+def on_child_finished(run: RunState, event: ChildFinished, moment: Moment) -> Decision:
+    """Keep the end of a child for its parent."""
+    item = InboxItem(
+        id=event.child_id,
+        kind=InboxKind.CHILD,
+        name=event.child_id,
+        at=event.at,
+        epoch=run.pair.epoch,
+        payload=event.payload,
+        failure=event.failure,
+        cancelled=event.cancelled,
+    )
+    return _ended_elsewhere(run, item, event, moment)
+
+
+def on_task_finished(run: RunState, event: TaskFinished, moment: Moment) -> Decision:
+    """Keep the end of a task that another worker executed."""
+    item = InboxItem(
+        id=event.task_id,
+        kind=InboxKind.TASK,
+        name=event.task_id,
+        at=event.at,
+        epoch=run.pair.epoch,
+        payload=event.payload,
+        failure=event.failure,
+        worker=event.worker,
+    )
+    return _ended_elsewhere(run, item, event, moment)
+
+
+def _ended_elsewhere(run: RunState, item: InboxItem, event: ChildFinished | TaskFinished, moment: Moment) -> Decision:
+    known = any(other.id == item.id for other in run.inbox)
+    if item.id not in run.pending or known or run.status.is_final or event.incarnation != run.incarnation:
+        return Decision(run, refused=item.id not in run.pending)
+    return _arrived(run, item, event.id, moment)
+
+
+def _arrived(run: RunState, item: InboxItem, cause: str, moment: Moment) -> Decision:
+    after = replace(run, inbox=(*run.inbox, item))
+    if run.status.is_suspended and wakes(run.waits, item):
+        return dispatched(after, cause, moment)
+    if run.status is RunStatus.RUNNING:
+        notice = NotifyWorker(
+            worker=run.holder or "", run_id=run.run_id, pair=run.pair, notice=WorkerNotice.ARRIVED, items=(item,)
+        )
+        return Decision(after, commands=(notice,))
+    return Decision(after)
