@@ -48,7 +48,7 @@ class ServerProcess:
         with open(os.devnull, "rb") as nothing, log.open("ab") as output:
             pid = os.posix_spawn(
                 command[0],
-                command,
+                list(command),
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
