@@ -1,6 +1,6 @@
 """Every public error, one tree. Each says what is wrong, with the values at hand, and what to do."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 __all__ = [
@@ -8,30 +8,46 @@ __all__ = [
     "AikiError",
     "BrokerError",
     "BrokerUnavailableError",
+    "ChildFailedError",
     "ClientClosedError",
     "ClientError",
     "CompletionTimeoutError",
     "ConfigurationError",
     "DeliveryLostError",
+    "DirectCallError",
+    "DuplicateNameError",
     "EnqueueTimeoutError",
     "IdempotencyConflictError",
+    "InvalidArgumentsError",
     "InvalidNameError",
+    "InvalidOptionError",
+    "NonDeterminismError",
     "PayloadError",
     "PayloadTooLargeError",
     "PublishUncertainError",
     "QueryFailedError",
     "QueryTimeoutError",
+    "RecordMismatchError",
     "RecordedFailure",
+    "ResultNotSerialisableError",
     "RunAbandonedError",
     "RunCancelledError",
     "RunDeadLetteredError",
     "RunEndedError",
     "RunFailedError",
     "RunNotFoundError",
+    "RunTooLargeError",
     "StoreError",
     "StoreUnavailableError",
+    "TaskFailedError",
+    "TaskHeartbeatTimeoutError",
+    "TaskTimeoutError",
     "UndecodableError",
+    "UnknownTaskError",
+    "UnknownWorkflowError",
     "UnroutableError",
+    "WorkflowIOError",
+    "WorkflowStuckError",
 ]
 
 
@@ -138,6 +154,19 @@ class StoreError(AikiError):
 
 class StoreUnavailableError(StoreError):
     """The store cannot be reached or refuses to write; nothing is known to have been kept. Trying again is safe."""
+
+
+class RunTooLargeError(StoreError):
+    """What is to be remembered of a run fits no document of the store. Nothing of the commit was kept."""
+
+    def __init__(self, run_id: str, *, size: int, bytes_max: int) -> None:
+        super().__init__(
+            f"run {run_id} would take {size:,} bytes in the store, {bytes_max:,} are allowed",
+            hint="did many large signals arrive that it never took? send references instead of the data itself",
+        )
+        self.run_id = run_id
+        self.size = size
+        self.bytes_max = bytes_max
 
 
 class RecordedFailure(Protocol):
@@ -300,6 +329,191 @@ class RunAbandonedError(AikiError):
         self.run_id = run_id
 
 
+class InvalidOptionError(AikiError, ValueError):
+    """An option of a task, a workflow or a run makes no sense. Refused where it is written."""
+
+    def __init__(self, option: str, value: object, *, expected: str) -> None:
+        super().__init__(f"{option} must be {expected}, not {value!r}")
+        self.option = option
+        self.value = value
+
+
+class InvalidArgumentsError(AikiError, TypeError):
+    """Arguments do not fit the signature of a task or a workflow. Nothing was sent."""
+
+    def __init__(self, what: str, problems: Sequence[tuple[str, str, object]]) -> None:
+        said = "; ".join(f"{field}: expected {expected}, got {shortened(got)}" for field, expected, got in problems)
+        super().__init__(f"the arguments do not fit {what}: {said}", hint="compare the call with its signature")
+        self.problems = tuple(problems)
+        """For each problem the field, what was expected, and what was there."""
+
+    @property
+    def field(self) -> str:
+        """The first field that does not fit."""
+        return self.problems[0][0]
+
+
+class ResultNotSerialisableError(PayloadError, TypeError):
+    """What a task or a workflow returned does not fit its annotation, or cannot be written as JSON."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        AikiError.__init__(
+            self,
+            f"the result of {what} cannot be recorded: {reason}",
+            hint="return what the annotation says, built of values that pydantic can serialise",
+        )
+
+
+class RecordMismatchError(AikiError):
+    """What was recorded, or sent, cannot be read as the type that the code asks for now."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(
+            f"{what} cannot be read as the type that the code asks for: {reason}",
+            hint="keep types readable for what is recorded already, or give the workflow a new version",
+        )
+
+
+class DuplicateNameError(AikiError):
+    """Two different workflows, or two different tasks, have one name."""
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"there are two different {what}s named {name!r}", hint="give one of them another name=")
+        self.name = name
+
+
+class UnknownWorkflowError(AikiError):
+    """A run names a workflow, or a version of it, that is not served here."""
+
+    def __init__(self, name: str, version: str | None = None, *, served: Collection[str]) -> None:
+        wanted = name if version is None else f"{name}@{version}"
+        super().__init__(
+            f"there is no workflow {wanted!r} here",
+            hint=f"there is {listed(served)}; add the workflow to Worker(workflows=[...])",
+        )
+        self.name = name
+        self.version = version
+
+
+class UnknownTaskError(AikiError):
+    """A command names a task that is not served here."""
+
+    def __init__(self, name: str, *, served: Collection[str]) -> None:
+        super().__init__(
+            f"there is no task {name!r} here", hint=f"there is {listed(served)}; add the task to Worker(tasks=[...])"
+        )
+        self.name = name
+
+
+class DirectCallError(AikiError):
+    """A task, or a workflow, was called inside a workflow as if it were a plain function."""
+
+    def __init__(self, what: str, name: str, function: str) -> None:
+        super().__init__(
+            f"{what} {name!r} was called directly inside a workflow, where nothing of it would be recorded",
+            hint=f"write `await {function}.run(run, ...)`",
+        )
+        self.name = name
+
+
+class WorkflowIOError(AikiError):
+    """A workflow tried to do something that replay cannot repeat: I/O, a thread, a process."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"a workflow cannot use {what}: it runs again from its record, and must only decide",
+            hint="move it into a task, and call that with `.run(run, ...)`",
+        )
+        self.what = what
+
+
+class WorkflowStuckError(AikiError):
+    """A workflow waits for something that can never happen, or never stops computing."""
+
+
+class NonDeterminismError(AikiError):
+    """The code of a workflow no longer fits what a run has recorded. Nothing new was executed."""
+
+    def __init__(self, *, recorded: Sequence[str], asked: Sequence[str]) -> None:
+        super().__init__(
+            "the workflow no longer fits the record of this run\n"
+            + _indented("recorded, and not asked for:", recorded)
+            + _indented("asked for, and not recorded:", asked),
+            hint="undo the change, or deploy it as a new version of the workflow and let this one finish its runs",
+        )
+        self.recorded = tuple(recorded)
+        self.asked = tuple(asked)
+
+
+class TaskFailedError(AikiError):
+    """A task failed for good. Raised in the workflow that awaits it; ``failure`` has what was recorded."""
+
+    def __init__(self, task: str, *, attempts: int, failure: RecordedFailure, operation: str = "") -> None:
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        super().__init__(f"task {task!r} failed after {times}: {failure.type}: {failure.message}")
+        self.task = task
+        self.attempts = attempts
+        self.failure = failure
+        self.operation = operation
+
+    def was(self, error: type[BaseException]) -> bool:
+        """Whether the last attempt ended with an exception of exactly that class."""
+        return self.failure.type == type_name(error)
+
+
+class TaskTimeoutError(AikiError, TimeoutError):
+    """An attempt of a task took longer than its timeout."""
+
+    def __init__(self, task: str, *, timeout: float) -> None:
+        super().__init__(
+            f"task {task!r} was not done within {timeout:g} s", hint="raise its timeout=, or make it faster"
+        )
+        self.task = task
+        self.timeout = timeout
+
+
+class TaskHeartbeatTimeoutError(TaskTimeoutError):
+    """An attempt of a task did not call ``heartbeat()`` for too long."""
+
+    def __init__(self, task: str, *, timeout: float) -> None:
+        AikiError.__init__(
+            self,
+            f"task {task!r} gave no heartbeat for {timeout:g} s",
+            hint="call `ctx.heartbeat()` more often, or raise its heartbeat_timeout=",
+        )
+        self.task = task
+        self.timeout = timeout
+
+
+class ChildFailedError(AikiError):
+    """A child run failed or was cancelled. Raised in the workflow that awaits it."""
+
+    def __init__(self, workflow: str, run_id: str, *, failure: RecordedFailure, operation: str = "") -> None:
+        super().__init__(f"child run {run_id} of {workflow!r} failed: {failure.type}: {failure.message}")
+        self.workflow = workflow
+        self.run_id = run_id
+        self.failure = failure
+        self.operation = operation
+
+
 def listed(names: Collection[str]) -> str:
     """Write *names* for a message: sorted, quoted, or 'none'."""
     return ", ".join(repr(name) for name in sorted(names)) or "none"
+
+
+def shortened(value: object, length: int = 80) -> str:
+    """Write *value* for a message, in at most *length* characters."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a broken __repr__ of the user's must not hide what we have to say
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def type_name(error: type[BaseException]) -> str:
+    """Name a class of exceptions as it is recorded: with its module, unless it is a builtin."""
+    return error.__qualname__ if error.__module__ == "builtins" else f"{error.__module__}.{error.__qualname__}"
+
+
+def _indented(title: str, lines: Sequence[str]) -> str:
+    return f"  {title}\n" + "".join(f"    {line}\n" for line in lines or ("nothing",))
