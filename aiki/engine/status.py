@@ -48,29 +48,35 @@ SUSPENDED = frozenset(
     }
 )
 
+_QUEUED = frozenset({RunStatus.QUEUED})
+_TIMED_OUT = frozenset({RunStatus.FAILED})
+
 _WAKING = {
-    "TimerFired": frozenset({RunStatus.QUEUED}),
-    "WakeRequested": frozenset({RunStatus.QUEUED}),
-    "SignalSent": frozenset({RunStatus.QUEUED}),
-    "ChildFinished": frozenset({RunStatus.QUEUED}),
-    "TaskFinished": frozenset({RunStatus.QUEUED}),
-    "CancelRequested": frozenset({RunStatus.QUEUED}),
+    "TimerFired": _QUEUED | _TIMED_OUT,
+    "WakeRequested": _QUEUED,
+    "SignalSent": _QUEUED,
+    "ChildFinished": _QUEUED,
+    "TaskFinished": _QUEUED,
+    "CancelRequested": _QUEUED,
     "PauseRequested": frozenset({RunStatus.PAUSED}),
 }
 
-_LEAVING_A_WORKER = {
+# What a holder says leads back to the queue where it does not fit what is recorded: the pair is fenced.
+_HELD = {
+    "JournalAppended": _QUEUED,
+    "TaskScheduled": _QUEUED,
     "RunSuspended": SUSPENDED | {RunStatus.QUEUED, RunStatus.PAUSED},
-    "RunCompleted": frozenset({RunStatus.COMPLETED}),
-    "RunFailed": frozenset({RunStatus.FAILED, RunStatus.CANCELLED}),
+    "RunCompleted": frozenset({RunStatus.COMPLETED, RunStatus.QUEUED}),
+    "RunFailed": frozenset({RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.QUEUED}),
     "RunOrphaned": frozenset({RunStatus.QUEUED, RunStatus.PAUSED, RunStatus.DEAD_LETTERED}),
-    "TimerFired": frozenset({RunStatus.QUEUED, RunStatus.PAUSED, RunStatus.DEAD_LETTERED}),
+    "TimerFired": frozenset({RunStatus.QUEUED, RunStatus.PAUSED, RunStatus.DEAD_LETTERED, RunStatus.FAILED}),
 }
 
 TRANSITIONS: dict[RunStatus | None, dict[str, frozenset[RunStatus]]] = {
     None: {"RunRequested": frozenset({RunStatus.SCHEDULED, RunStatus.QUEUED})},
     RunStatus.SCHEDULED: {
-        "TimerFired": frozenset({RunStatus.QUEUED}),
-        "WakeRequested": frozenset({RunStatus.QUEUED}),
+        "TimerFired": _QUEUED | _TIMED_OUT,
+        "WakeRequested": _QUEUED,
         "PauseRequested": frozenset({RunStatus.PAUSED}),
         "CancelRequested": frozenset({RunStatus.CANCELLED}),
     },
@@ -78,17 +84,19 @@ TRANSITIONS: dict[RunStatus | None, dict[str, frozenset[RunStatus]]] = {
         "RunStarted": frozenset({RunStatus.RUNNING}),
         "PauseRequested": frozenset({RunStatus.PAUSED}),
         "CancelRequested": frozenset({RunStatus.CANCELLED}),
-        **_LEAVING_A_WORKER,
+        "RunOrphaned": frozenset({RunStatus.PAUSED, RunStatus.DEAD_LETTERED}),
+        "TimerFired": _TIMED_OUT,
     },
-    RunStatus.RUNNING: _LEAVING_A_WORKER,
+    RunStatus.RUNNING: _HELD,
     **dict.fromkeys(sorted(SUSPENDED), _WAKING),
     RunStatus.PAUSED: {
         "ResumeRequested": frozenset({RunStatus.QUEUED, RunStatus.SCHEDULED}),
         "CancelRequested": frozenset({RunStatus.QUEUED, RunStatus.CANCELLED}),
+        "TimerFired": _TIMED_OUT,
     },
     RunStatus.COMPLETED: {},
-    RunStatus.FAILED: {"RetryRequested": frozenset({RunStatus.QUEUED})},
-    RunStatus.CANCELLED: {"RetryRequested": frozenset({RunStatus.QUEUED})},
-    RunStatus.DEAD_LETTERED: {"RetryRequested": frozenset({RunStatus.QUEUED})},
+    RunStatus.FAILED: {"RetryRequested": _QUEUED},
+    RunStatus.CANCELLED: {"RetryRequested": _QUEUED},
+    RunStatus.DEAD_LETTERED: {"RetryRequested": _QUEUED},
 }
 """Status → type of event → the statuses that it may lead to. ``None`` is a run that is not there yet."""
