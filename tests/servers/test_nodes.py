@@ -143,7 +143,7 @@ def test_servers_to_develop_with_are_started_once_and_stopped(tmp_path: Path) ->
         variables = dict(re.findall(r"export (\w+)='?([^'\n]*)'?\n", first.stdout))
 
         # The same variables bring the tests to these servers.
-        rabbit = RemoteRabbit(variables["AIKI_AMQP_URL"], management_url=variables["AIKI_RABBITMQ_MANAGEMENT_URL"])
+        rabbit = RemoteRabbit(variables["AIKI_AMQP_URL"], management_url=variables["AIKI_MANAGEMENT_URL"])
         rabbit.add_vhost("a/b c")
         assert asyncio.run(can_connect(rabbit.url_of("a/b c")))
         rabbit.delete_vhost("a/b c")

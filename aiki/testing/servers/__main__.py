@@ -1,16 +1,19 @@
-"""Servers to develop with: `python -m aiki.testing.servers up|down|status`.
+"""Servers to develop with: `python -m aiki.testing.servers up|down|status|install`.
 
 They live in `.aiki/servers/` of the current folder and outlive the command; their data outlives them.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from aiki.errors import AikiError
+from aiki.testing.servers.containers import docker_answers
 from aiki.testing.servers.mongo import MongoNode
 from aiki.testing.servers.node import NOBODY, ServerNode
+from aiki.testing.servers.programs import find_mongod, find_rabbitmq
 from aiki.testing.servers.rabbit import RabbitNode
 
 __all__ = ["main"]
@@ -65,8 +68,26 @@ def up(folder: Path) -> None:
     click.echo(f"RabbitMQ runs, its management UI is {broker.management_url} (guest, guest); MongoDB runs.", err=True)
     click.echo("In your shell:", err=True)
     click.echo(f"export AIKI_AMQP_URL={broker.url}")
-    click.echo(f"export AIKI_RABBITMQ_MANAGEMENT_URL={broker.management_url}")
+    click.echo(f"export AIKI_MANAGEMENT_URL={broker.management_url}")
     click.echo(f"export AIKI_MONGODB_URL='{store.url}'")
+
+
+@main.command()
+def install() -> None:
+    """Find the programs that tests need, and install or fetch those that are missing."""
+    try:
+        for title, variable, find in (
+            ("RabbitMQ", "AIKI_AMQP_URL", find_rabbitmq),
+            ("MongoDB", "AIKI_MONGODB_URL", find_mongod),
+        ):
+            if variable in os.environ:
+                click.echo(f"{title}: {variable} is set")
+            elif docker_answers():
+                click.echo(f"{title}: in a container")
+            else:
+                click.echo(f"{title}: {find()}")
+    except AikiError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

@@ -63,7 +63,7 @@ def local_rabbit(folder: Path | None = None, *, owner: int | None = None) -> Ite
         ServerStartError: it would not start.
     """
     if url := os.environ.get("AIKI_AMQP_URL"):
-        yield RemoteRabbit(url, management_url=os.environ.get("AIKI_RABBITMQ_MANAGEMENT_URL"))
+        yield RemoteRabbit(url, management_url=os.environ.get("AIKI_MANAGEMENT_URL"))
     elif docker_answers():
         with rabbit_container() as rabbit:
             yield rabbit

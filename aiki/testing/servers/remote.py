@@ -25,8 +25,11 @@ class RemoteRabbit:
         self.url = url
         parts = urlsplit(url)
         self.user = unquote(parts.username or "guest")
-        self.password = unquote(parts.password or "guest")
-        self.management_url = management_url or f"http://{parts.hostname}:{MANAGEMENT_PORT}"
+        management = urlsplit(management_url or f"http://{parts.hostname}:{MANAGEMENT_PORT}")
+        administrator = unquote(management.username or self.user)
+        password = unquote(management.password or parts.password or "guest")
+        self._login = base64.b64encode(f"{administrator}:{password}".encode()).decode()
+        self.management_url = urlunsplit(management._replace(netloc=management.netloc.rpartition("@")[2]))
 
     def url_of(self, vhost: str) -> str:
         """The AMQP URL of a virtual host, for the same user."""
@@ -44,11 +47,10 @@ class RemoteRabbit:
 
     def _request(self, method: str, path: str, body: dict[str, str] | None) -> None:
         """Raises: ServerError: the plugin does not answer, or refuses."""
-        login = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         request = urllib.request.Request(
             f"{self.management_url.rstrip('/')}/api/{path}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Basic {self._login}", "Content-Type": "application/json"},
             method=method,
         )
         try:
@@ -63,7 +65,7 @@ class RemoteRabbit:
     def _unusable(self, reason: str) -> ServerError:
         return ServerError(
             f"the management plugin of RabbitMQ at {self.management_url} {reason}",
-            hint="tests make a virtual host each: enable rabbitmq_management and set AIKI_RABBITMQ_MANAGEMENT_URL, "
+            hint="tests make a virtual host each: enable rabbitmq_management and set AIKI_MANAGEMENT_URL, "
             "or unset AIKI_AMQP_URL to have a private RabbitMQ started",
         )
 

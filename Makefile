@@ -1,0 +1,55 @@
+# `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check static format up down topology clean
+
+PYTHON ?= python3
+# Two test processes: more would starve the servers that they share.
+WORKERS ?= 2
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready .cache/servers/.ready  ## Create .venv and find or install RabbitMQ and MongoDB
+
+.venv/.ready: pyproject.toml scripts/create-venv
+	PYTHON=$(PYTHON) scripts/create-venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.cache/servers/.ready: .venv/.ready
+	.venv/bin/python -m aiki.testing.servers install
+	@mkdir -p $(@D) && touch $@
+
+demo: .venv/.ready  ## Watch a workflow survive the loss of its worker (needs no servers)
+	.venv/bin/python examples/demo.py
+
+test: setup  ## Run the whole suite, on real servers
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: static  ## Check format, lint, types and layers, and run the tests that need no servers
+	.venv/bin/python -m pytest -q -m "not servers" -n $(WORKERS)
+
+static: .venv/.ready
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/.ready  ## Format the code and mend what the linter can
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+up: setup  ## Start a RabbitMQ and a MongoDB to develop with
+	@.venv/bin/python -m aiki.testing.servers up
+
+down: .venv/.ready  ## Stop them; their data stays in .aiki/servers
+	@.venv/bin/python -m aiki.testing.servers down
+
+topology: .venv/.ready  ## Write broker_topology/definitions.json anew
+	.venv/bin/python -c 'from broker_topology.definitions import definitions_json; print(definitions_json(), end="")' \
+		> broker_topology/definitions.json
+
+clean:  ## Remove .venv, caches, and the servers with their data
+	@if [ -x .venv/bin/python ]; then .venv/bin/python -m aiki.testing.servers down; fi
+	rm -rf .venv .cache .aiki .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
