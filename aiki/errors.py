@@ -36,6 +36,7 @@ __all__ = [
     "RunEndedError",
     "RunFailedError",
     "RunNotFoundError",
+    "RunNotRetryableError",
     "RunTooLargeError",
     "StoreError",
     "StoreUnavailableError",
@@ -319,6 +320,18 @@ class RunDeadLetteredError(RunEndedError):
 
     def __init__(self, run_id: str, workflow: str, failure: RecordedFailure | None = None) -> None:
         super().__init__(run_id, workflow, "is parked with the dead letters", failure)
+
+
+class RunNotRetryableError(ClientError):
+    """Only a run that failed, was cancelled or dead-lettered can be tried again."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(
+            f"run {run_id} is {status}: there is nothing to try again",
+            hint="only runs that failed, were cancelled or dead-lettered can be retried",
+        )
+        self.run_id = run_id
+        self.status = status
 
 
 class RunAbandonedError(AikiError):

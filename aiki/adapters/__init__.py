@@ -1,0 +1,1 @@
+"""Adapters: the ports, on a technology each. Nobody but the bootstrap picks one."""
