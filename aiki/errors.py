@@ -355,7 +355,7 @@ class InvalidArgumentsError(AikiError, TypeError):
     """Arguments do not fit the signature of a task or a workflow. Nothing was sent."""
 
     def __init__(self, what: str, problems: Sequence[tuple[str, str, object]]) -> None:
-        said = "; ".join(f"{field}: expected {expected}, got {shortened(got)}" for field, expected, got in problems)
+        said = "; ".join(f"{field}: {expected}, got {shortened(got)}" for field, expected, got in problems)
         super().__init__(f"the arguments do not fit {what}: {said}", hint="compare the call with its signature")
         self.problems = tuple(problems)
         """For each problem the field, what was expected, and what was there."""
@@ -451,6 +451,7 @@ class NonDeterminismError(AikiError):
         super().__init__(
             "the workflow no longer fits the record of this run\n"
             + _indented("recorded, and not asked for:", recorded)
+            + "\n"
             + _indented("asked for, and not recorded:", asked),
             hint="undo the change, or deploy it as a new version of the workflow and let this one finish its runs",
         )
@@ -529,4 +530,4 @@ def type_name(error: type[BaseException]) -> str:
 
 
 def _indented(title: str, lines: Sequence[str]) -> str:
-    return f"  {title}\n" + "".join(f"    {line}\n" for line in lines or ("nothing",))
+    return "\n    ".join((f"  {title}", *(lines or ("nothing",))))

@@ -1,0 +1,1 @@
+"""What a workflow author imports: tasks, workflows, the run, the client."""

@@ -1,0 +1,59 @@
+"""What a task can know and say while it is executed."""
+
+from collections.abc import Callable
+from threading import Event
+from typing import Any
+
+from aiki.observability.logs import Logger, get_logger
+
+__all__ = ["TaskContext"]
+
+_logger = get_logger("aiki.task")
+
+
+class TaskContext:
+    """One attempt of a task. Ask for it with a first parameter annotated ``TaskContext``.
+
+    Everything here may be used from the thread of a plain function as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        run_id: str,
+        attempt: int,
+        idempotency_key: str,
+        on_heartbeat: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.task = task
+        self.run_id = run_id
+        self.attempt = attempt
+        """1 for the first attempt. A lost worker does not count."""
+        self.idempotency_key = idempotency_key
+        """The same on each attempt and after each crash: hand it to the systems that the task calls."""
+        self._on_heartbeat = on_heartbeat
+        self._cancelled = Event()
+
+    @property
+    def logger(self) -> Logger:
+        """A logger that names the run, the task and the attempt in every line."""
+        return _logger.bind(run_id=self.run_id, task=self.task, attempt=self.attempt)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the result any more. An ``async`` task is cancelled; a thread has to look."""
+        return self._cancelled.is_set()
+
+    def wait_cancelled(self, timeout: float) -> bool:
+        """Block the thread of a plain function until the attempt is cancelled, at most *timeout* seconds."""
+        return self._cancelled.wait(timeout)
+
+    def heartbeat(self, progress: Any = None) -> None:
+        """Say that the task is alive, and perhaps how far it is; *progress* goes to the log."""
+        if self._on_heartbeat is not None:
+            self._on_heartbeat(progress)
+
+    def cancel(self) -> None:
+        """Tell the task that nobody waits for it any more. Called by the worker."""
+        self._cancelled.set()

@@ -1,0 +1,123 @@
+"""Options of tasks and runs: values that are checked where they are written."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from aiki.engine.retry import RetryPolicy, never, seconds_of
+from aiki.errors import InvalidOptionError
+from aiki.sdk.names import queue_name
+
+__all__ = ["UNSET", "Confirm", "Duration", "OnConflict", "TaskOptions", "Unset", "WorkflowOptions", "seconds"]
+
+Duration = timedelta | float
+"""A ``timedelta``, or seconds."""
+
+OnConflict = Literal["raise", "use_existing"]
+Confirm = Literal["broker", "stored"]
+
+
+ONCE = never()
+
+
+class Unset:
+    """Says that an option was not given, where ``None`` is a value of its own."""
+
+    def __repr__(self) -> str:
+        return "unset"
+
+
+UNSET = Unset()
+
+_KEY_CHARACTERS_MAX = 512
+_TAGS_MAX = 32
+
+
+def seconds(option: str, duration: Duration | None, *, zero: bool = False) -> float | None:
+    """Read a duration as seconds.
+
+    Raises:
+        InvalidOptionError: it is negative, zero (unless *zero* is allowed), infinite, or no duration.
+    """
+    if duration is None:
+        return None
+    expected = f"a timedelta or a number of seconds, {'0 or more' if zero else 'more than 0'}"
+    if isinstance(duration, bool) or not isinstance(duration, timedelta | int | float):
+        raise InvalidOptionError(option, duration, expected=expected)
+    value = seconds_of(duration)
+    if not (0 <= value < float("inf")) or (value == 0 and not zero):
+        raise InvalidOptionError(option, duration, expected=expected)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How a task is executed."""
+
+    retry: RetryPolicy = ONCE
+    timeout: float | None = None
+    """Seconds that one attempt may take."""
+    heartbeat_timeout: float | None = None
+    """Seconds that may pass between two heartbeats."""
+    queue: str | None = None
+    """Whose workers execute it; ``None``: the worker that executes the workflow."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, where it is written."""
+        if not isinstance(self.retry, RetryPolicy):
+            raise InvalidOptionError("retry", self.retry, expected="a policy: never(), fixed() or exponential()")
+        if self.queue is not None:
+            queue_name(self.queue)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowOptions:
+    """How a run is started and kept."""
+
+    idempotency_key: str | None = None
+    """The same key stands for the same run, whoever asks and however often."""
+    on_conflict: OnConflict = "raise"
+    """What to do when the key stands for a run with another input."""
+    confirm: Confirm = "broker"
+    """Whether ``enqueue`` returns when the broker has the run, or when it is stored as well."""
+    delay: float | None = None
+    """Seconds before the run starts."""
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+    retention: float | None = None
+    """Seconds that the finished run is kept."""
+    timeout: float | None = None
+    """Seconds that the whole run may take."""
+    recoveries_max: int = 3
+    """How many workers in a row a run may lose before it is parked."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, where it is written."""
+        key = self.idempotency_key
+        if key is not None and not (isinstance(key, str) and 0 < len(key) <= _KEY_CHARACTERS_MAX):
+            raise InvalidOptionError("idempotency_key", key, expected=f"1 to {_KEY_CHARACTERS_MAX} characters")
+        if self.on_conflict not in ("raise", "use_existing"):
+            raise InvalidOptionError("on_conflict", self.on_conflict, expected="'raise' or 'use_existing'")
+        if self.confirm not in ("broker", "stored"):
+            raise InvalidOptionError("confirm", self.confirm, expected="'broker' or 'stored'")
+        _check_whole_number("priority", self.priority, 0, 255)
+        _check_whole_number("recoveries_max", self.recoveries_max, 0, 1_000)
+        if len(self.tags) > _TAGS_MAX or not all(isinstance(tag, str) and 0 < len(tag) <= 100 for tag in self.tags):
+            raise InvalidOptionError("tags", self.tags, expected=f"at most {_TAGS_MAX} strings of 1 to 100 characters")
+
+
+def _check_whole_number(option: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidOptionError(option, value, expected=f"a whole number from {least} to {most}")
+
+
+def tags_of(tags: Iterable[str]) -> tuple[str, ...]:
+    """Take tags as given, each once.
+
+    Raises:
+        InvalidOptionError: a single string was given, which would become a tag for each letter.
+    """
+    if isinstance(tags, str):
+        raise InvalidOptionError("tags", tags, expected="a list or tuple of strings")
+    return tuple(dict.fromkeys(tags))
