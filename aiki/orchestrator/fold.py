@@ -1,0 +1,81 @@
+"""Folding: what a batch of events makes of one run. Pure but for the tokens, which are drawn here."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiki.engine.commands import ArmTimer, Command, ExecuteRun
+from aiki.engine.decide import Moment, decide
+from aiki.engine.events import Event
+from aiki.engine.journal import JournalEntry
+from aiki.engine.state import RunState
+from aiki.ports.store import RunChange
+
+__all__ = ["Folded", "fold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The run after its events, what is to be stored of that, and what is to be sent once it is."""
+
+    run_id: str
+    events: Sequence[Event]
+    run: RunState | None
+    change: RunChange | None
+    """``None``: there is nothing to store."""
+    commands: Sequence[Command]
+    refused: int = 0
+    failed: Sequence[tuple[Event, Exception]] = ()
+    """Events that could not be decided, and why."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether this has to be decided again with a fresh run, before it counts (rule 5)."""
+        return bool(self.refused or self.failed)
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether the broker was given the run's next wake-up."""
+        return any(isinstance(command, ArmTimer) for command in self.commands)
+
+
+def fold(run_id: str, before: RunState | None, events: Sequence[Event], *, now: datetime, retention: float) -> Folded:
+    """Apply *events* to *before*, one after the other."""
+    run = before
+    journal: list[JournalEntry] = []
+    commands: list[Command] = []
+    failed: list[tuple[Event, Exception]] = []
+    refused = 0
+    for event in events:
+        try:
+            decision = decide(run, event, Moment(now, secrets.token_hex(12), retention))
+        except Exception as error:  # noqa: BLE001 - The event is parked with this as the reason; its neighbours go on.
+            failed.append((event, error))
+            continue
+        run = decision.run
+        journal.extend(decision.journal)
+        commands.extend(decision.commands)
+        refused += decision.refused
+
+    change = _change(before, run, tuple(journal))
+    after = run if change is None else change.after
+    return Folded(run_id, events, after, change, _without_superseded(commands, after), refused, failed)
+
+
+def _change(before: RunState | None, after: RunState | None, journal: tuple[JournalEntry, ...]) -> RunChange | None:
+    if after is None or (after is before and not journal):
+        return None
+    change = RunChange.between(before, after, journal)
+    return change if change.writes_run or journal else None
+
+
+def _without_superseded(commands: list[Command], after: RunState | None) -> Sequence[Command]:
+    """Leave out dispatches that a later event of the same batch has replaced or ended: they were never sent."""
+    if after is None or len(commands) < 2:
+        return commands
+    return [
+        command
+        for command in commands
+        if not isinstance(command, ExecuteRun) or (command.pair == after.pair and not after.status.is_final)
+    ]

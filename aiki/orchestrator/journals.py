@@ -1,0 +1,73 @@
+"""Giving each dispatch the journal of its run, so that the worker needs no read."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aiki.engine.commands import Command, ExecuteRun
+from aiki.engine.journal import JournalEntry
+from aiki.engine.state import RunState
+from aiki.orchestrator.services import Services
+
+__all__ = ["JournalReader", "cut", "size_of"]
+
+# An entry without its payload, as JSON.
+_BYTES_PER_ENTRY = 250
+
+
+class JournalReader:
+    """Fills the journals in that commands leave the engine without, up to a size; the rest is asked for in pages."""
+
+    def __init__(self, services: Services) -> None:
+        self._store = services.store
+        self._patience = services.patience
+        self._entries_max = services.settings.journal_entries
+        self._bytes_max = services.settings.journal_bytes
+
+    async def attach(self, commands: Sequence[Command], runs: dict[str, RunState]) -> Sequence[Command]:
+        """Give every ``ExecuteRun`` among *commands* what is recorded of its run; *runs* are as they were stored."""
+        wanted = [runs[c.run_id] for c in commands if isinstance(c, ExecuteRun) and c.base_seq and c.run_id in runs]
+        if not wanted:
+            return commands
+        journals = await self._read(wanted)
+        return [
+            replace(command, journal=self._first_part(command, journals.get(command.run_id, ())))
+            if isinstance(command, ExecuteRun) and command.base_seq
+            else command
+            for command in commands
+        ]
+
+    async def _read(self, runs: Sequence[RunState]) -> dict[str, Sequence[JournalEntry]]:
+        short = [run for run in runs if run.base_seq <= self._entries_max]
+        found = dict(await self._patience.insist(lambda: self._store.journals(short))) if short else {}
+        for run in runs:
+            if run.base_seq > self._entries_max:
+                found[run.run_id] = await self._read_beginning(run)
+        return found
+
+    async def _read_beginning(self, run: RunState) -> Sequence[JournalEntry]:
+        return await self._patience.insist(lambda: self._store.journal(run, limit=self._entries_max))
+
+    def _first_part(self, command: ExecuteRun, entries: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:
+        # What the holder adds after this dispatch was decided is not part of what the dispatch starts from.
+        known = [entry for entry in entries if entry.seq <= command.base_seq]
+        return tuple(cut(known, entries_max=self._entries_max, bytes_max=self._bytes_max))
+
+
+def cut(entries: Sequence[JournalEntry], *, entries_max: int, bytes_max: int) -> Sequence[JournalEntry]:
+    """Take as many of *entries* as fit; possibly none."""
+    size = 0
+    for index, entry in enumerate(entries[:entries_max]):
+        size += size_of(entry)
+        if size > bytes_max:
+            return entries[:index]
+    return entries[:entries_max]
+
+
+def size_of(entry: JournalEntry) -> int:
+    """Estimate how long an entry is as JSON."""
+    failure = entry.failure
+    size = _BYTES_PER_ENTRY + len(entry.payload or "")
+    while failure is not None:
+        size += len(failure.message) + len(failure.traceback or "")
+        failure = failure.cause
+    return size

@@ -1,0 +1,94 @@
+"""Patience: what to do while the store or the broker cannot be reached. Wait, longer each time, and try again."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from aiki.errors import StoreUnavailableError
+from aiki.observability import get_logger
+from aiki.ports.clock import Clock
+
+__all__ = ["Backoff", "StorePatience", "pause", "unless_set"]
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+
+class Backoff:
+    """Waits that double from *first* to *longest*, each cut by up to a half at random.
+
+    The jitter keeps many processes that lost the same server from coming back in step.
+    """
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+        self._next = first
+
+    def delay(self) -> float:
+        """Tell how long to wait this time; the next time is longer."""
+        delay, self._next = self._next, min(self._next * 2, self._longest)
+        return delay * random.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """Begin with the first wait again: something worked."""
+        self._next = self._first
+
+
+async def unless_set(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Wait for *work*, but no longer than until *event* is set: then it is cancelled, and there is no answer."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stop.cancel()
+
+
+async def pause(clock: Clock, seconds: float, *, unless: asyncio.Event) -> None:
+    """Wait *seconds*, or until the event is set."""
+    if not unless.is_set():
+        await unless_set(unless, clock.sleep(seconds))
+
+
+class StorePatience:
+    """Insists on the store: what it refuses is tried again until it works.
+
+    Everything that goes through here may be done twice without harm; that is what the
+    store promises. The log says once that the store is away, and once that it is back.
+    """
+
+    def __init__(self, clock: Clock, *, retry_delay: float, retry_delay_max: float) -> None:
+        self._clock = clock
+        self._retry_delay = retry_delay
+        self._retry_delay_max = retry_delay_max
+        self.is_store_up = True
+
+    async def insist(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Do *operation*, again and again as long as the store is unavailable; other errors pass through."""
+        backoff = Backoff(self._retry_delay, self._retry_delay_max)
+        while True:
+            try:
+                answer = await operation()
+            except StoreUnavailableError as error:
+                self.note_failure(error)
+                await self._clock.sleep(backoff.delay())
+            else:
+                self.note_success()
+                return answer
+
+    def note_failure(self, error: StoreUnavailableError) -> None:
+        """Take note that the store cannot be reached."""
+        if self.is_store_up:
+            self.is_store_up = False
+            log.warning("store.unavailable", error=error.message)
+
+    def note_success(self) -> None:
+        """Take note that the store answers."""
+        if not self.is_store_up:
+            self.is_store_up = True
+            log.info("store.back")

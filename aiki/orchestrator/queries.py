@@ -1,0 +1,198 @@
+"""Answering: everybody but the orchestrators reads the store through here."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import assert_never
+
+from aiki.engine.events import RetryRequested
+from aiki.engine.ids import partition_of
+from aiki.engine.queries import (
+    Answer,
+    DeadLetterFound,
+    DiscardDeadLetter,
+    FindRuns,
+    GetDeadLetter,
+    GetJournal,
+    GetRun,
+    GetStats,
+    JournalPage,
+    ListDeadLetters,
+    PresenceNoted,
+    Query,
+    QueryFailed,
+    RedriveDeadLetter,
+    ReportPresence,
+    RunFound,
+    Stats,
+    StoredDeadLetter,
+)
+from aiki.errors import AikiError, PayloadTooLargeError
+from aiki.observability import get_logger
+from aiki.orchestrator.journals import cut
+from aiki.orchestrator.services import Services
+from aiki.ports.broker import Delivery, Request, Subscription
+from aiki.ports.store import Presence
+
+__all__ = ["QueryAnswerer"]
+
+log = get_logger(__name__)
+
+_PREFETCH = 50
+_PAGE_MAX = 1_000
+_ANSWER_BYTES_MAX = 4 * 1024 * 1024  # Half of what a message may take: JSON in JSON is escaped, and grows.
+_LETTERS_COUNTED_MAX = 1_000
+
+
+class QueryAnswerer:
+    """Answers queries from the store, several at a time. One that cannot be answered is told why."""
+
+    def __init__(self, services: Services) -> None:
+        self._broker = services.broker
+        self._store = services.store
+        self._clock = services.clock
+        self._settings = services.settings
+        self._counters = services.stats
+
+    async def subscribe(self) -> Subscription[Request]:
+        """Take queries."""
+        return await self._broker.consume_queries(prefetch=_PREFETCH)
+
+    async def handle(self, deliveries: Sequence[Delivery[Request]]) -> None:
+        """Answer what has arrived; returns when all of it is answered."""
+        await asyncio.gather(*(self._respond(delivery.body) for delivery in deliveries))
+
+    async def _respond(self, request: Request) -> None:
+        answer = await self.answer(request.query)
+        try:
+            await self._broker.answer(request, answer)
+        except PayloadTooLargeError as error:
+            await self._broker.answer(request, QueryFailed(reason=error.message))
+        self._counters.queries_answered += 1
+
+    async def answer(self, query: Query) -> Answer:
+        """Answer *query*; what goes wrong becomes the answer."""
+        try:
+            async with asyncio.timeout(self._settings.query_timeout):
+                return await self._answer(query)
+        except AikiError as error:
+            return QueryFailed(reason=error.message)
+        except TimeoutError:
+            return QueryFailed(reason=f"the store did not answer within {self._settings.query_timeout:g} s")
+        except Exception as error:
+            log.exception("query.failed", query=query.type)
+            return QueryFailed(reason=f"{type(error).__name__}: {error}")
+
+    async def _answer(self, query: Query) -> Answer:
+        match query:
+            case GetRun():
+                return RunFound(run=(await self._store.load([query.run_id])).get(query.run_id))
+            case FindRuns():
+                return await self._find(query)
+            case GetJournal():
+                return await self._journal(query)
+            case GetStats():
+                return await self._stats()
+            case ListDeadLetters():
+                return await self._letters(query)
+            case GetDeadLetter():
+                return DeadLetterFound(letter=await self._store.dead_letter(query.letter_id))
+            case RedriveDeadLetter():
+                return await self._redrive(query)
+            case DiscardDeadLetter():
+                return DeadLetterFound(
+                    letter=await self._store.handle_dead_letter(query.letter_id, "discarded", at=self._clock.now())
+                )
+            case ReportPresence():
+                return await self._note_presence(query)
+            case _:
+                assert_never(query)
+
+    async def _find(self, query: FindRuns) -> Answer:
+        limit = _bounded(query.limit)
+        while True:
+            page = await self._store.find(query.filter, limit=limit, cursor=query.cursor)
+            size = sum(len(run.input) + len(run.result or "") for run in page.runs)
+            if size <= _ANSWER_BYTES_MAX or limit == 1:
+                return page
+            limit = max(limit // 2, 1)  # The cursor of a shorter page is the store's to make.
+
+    async def _journal(self, query: GetJournal) -> Answer:
+        run = (await self._store.load([query.run_id])).get(query.run_id)
+        if run is None:
+            return JournalPage(entries=())
+        limit = _bounded(query.limit)
+        entries = await self._store.journal(run, after_seq=query.after_seq, limit=limit)
+        page = cut(entries, entries_max=limit, bytes_max=_ANSWER_BYTES_MAX) or entries[:1]
+        complete = len(page) == len(entries) < limit or not page or page[-1].seq >= run.last_seq
+        return JournalPage(entries=tuple(page), complete=complete)
+
+    async def _stats(self) -> Answer:
+        now = self._clock.now()
+        orchestrators = await self._store.present("orchestrator", now=now)
+        workers = await self._store.present("worker", now=now)
+        return Stats(
+            runs=await self._store.count(),
+            orchestrators=tuple({"id": presence.id, **presence.facts} for presence in orchestrators),
+            workers=tuple({"id": presence.id, **presence.facts} for presence in workers),
+            dead_letters=await self._count_letters(),
+        )
+
+    async def _count_letters(self) -> int:
+        """Count the letters that wait for somebody to look at them, as far as it makes a difference."""
+        counted, cursor = 0, None
+        while counted < _LETTERS_COUNTED_MAX:
+            page = await self._store.dead_letters(limit=100, cursor=cursor, include_done=False)
+            counted += len(page.letters)
+            cursor = page.cursor
+            if cursor is None:
+                break
+        return counted
+
+    async def _letters(self, query: ListDeadLetters) -> Answer:
+        limit = _bounded(query.limit)
+        while True:
+            page = await self._store.dead_letters(limit=limit, cursor=query.cursor, include_done=query.include_done)
+            if sum(len(stored.letter.body) for stored in page.letters) <= _ANSWER_BYTES_MAX or limit == 1:
+                return page
+            limit = max(limit // 2, 1)
+
+    async def _redrive(self, query: RedriveDeadLetter) -> Answer:
+        stored = await self._store.dead_letter(query.letter_id)
+        if stored is None:
+            return DeadLetterFound(letter=None)
+        # Noted after it was sent: a crash in between leaves the letter parked, and sending it again counts once.
+        if stored.letter.run_id is None:
+            await self._broker.redeliver(stored.letter, timeout=self._settings.query_timeout)
+        else:
+            await self._retry(stored, stored.letter.run_id)
+        log.info("dead_letter.redriven", letter_id=query.letter_id, run_id=stored.letter.run_id)
+        now = self._clock.now()
+        return DeadLetterFound(letter=await self._store.handle_dead_letter(query.letter_id, "redriven", at=now))
+
+    async def _retry(self, stored: StoredDeadLetter, run_id: str) -> None:
+        event = RetryRequested(id=f"redrive:{stored.letter.id}:{stored.times}", run_id=run_id, at=self._clock.now())
+        partition = partition_of(run_id, self._broker.partitions)
+        await self._broker.publish_events(partition, [event], timeout=self._settings.query_timeout)
+
+    async def _note_presence(self, report: ReportPresence) -> Answer:
+        now = self._clock.now()
+        presence = Presence(
+            id=report.worker,
+            kind="worker",
+            facts={
+                "queues": list(report.queues),
+                "slots": report.slots,
+                "busy": report.busy,
+                "host": report.host,
+                "process_id": report.process_id,
+                "started_at": report.started_at.isoformat(),
+            },
+            expires_at=now + timedelta(seconds=report.seconds if report.seconds > 0 else -1),
+        )
+        await self._store.announce(presence)
+        return PresenceNoted()
+
+
+def _bounded(limit: int) -> int:
+    return min(max(limit, 1), _PAGE_MAX)
