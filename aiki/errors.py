@@ -6,6 +6,7 @@ from typing import Protocol
 __all__ = [
     "AcceptanceTimeoutError",
     "AikiError",
+    "BatchNotEnqueuedError",
     "BrokerError",
     "BrokerUnavailableError",
     "ChildFailedError",
@@ -13,6 +14,7 @@ __all__ = [
     "ClientError",
     "CompletionTimeoutError",
     "ConfigurationError",
+    "DeadLetterNotFoundError",
     "DeliveryLostError",
     "DirectCallError",
     "DuplicateNameError",
@@ -224,7 +226,6 @@ class EnqueueTimeoutError(ClientError):
         super().__init__(f"{what} was not confirmed within {timeout:g} s; {outcome}{reason}", hint=hint)
         self.run_id = run_id
         self.certain = certain
-        self.timeout = timeout
 
 
 class AcceptanceTimeoutError(EnqueueTimeoutError):
@@ -238,7 +239,21 @@ class AcceptanceTimeoutError(EnqueueTimeoutError):
         )
         self.run_id = run_id
         self.certain = False
-        self.timeout = timeout
+
+
+class BatchNotEnqueuedError(EnqueueTimeoutError):
+    """Some of many runs were not confirmed: ``handles`` are those of the others, ``errors`` say why and which."""
+
+    def __init__(self, handles: Sequence[object], errors: Sequence[AikiError]) -> None:
+        AikiError.__init__(
+            self,
+            f"{len(errors)} of {len(errors) + len(handles)} runs were not confirmed; the first: {errors[0].message}",
+            hint=errors[0].hint,
+        )
+        self.handles = handles
+        self.errors = errors
+        self.run_id = None
+        self.certain = all(getattr(error, "certain", True) for error in errors)
 
 
 class IdempotencyConflictError(ClientError):
@@ -268,6 +283,14 @@ class RunNotFoundError(ClientError):
         self.run_id = run_id
 
 
+class DeadLetterNotFoundError(ClientError):
+    """There is no dead letter with that id."""
+
+    def __init__(self, letter_id: str) -> None:
+        super().__init__(f"there is no dead letter {letter_id!r}", hint="list them with `aiki dead-letters list`")
+        self.letter_id = letter_id
+
+
 class QueryFailedError(ClientError):
     """An orchestrator answered that it could not do what it was asked."""
 
@@ -289,12 +312,14 @@ class CompletionTimeoutError(ClientError, TimeoutError):
 
 
 class RunEndedError(ClientError):
-    """A run ended without a result."""
+    """A run ended without a result; ``failure`` has what was recorded."""
 
-    def __init__(self, run_id: str, workflow: str, how: str, failure: RecordedFailure | None) -> None:
+    how = "ended without a result"
+
+    def __init__(self, run_id: str, workflow: str, failure: RecordedFailure | None = None) -> None:
         because = "" if failure is None else f": {failure.type}: {failure.message}"
         super().__init__(
-            f"run {run_id} of {workflow!r} {how}{because}", hint=f"its timeline: `aiki runs show {run_id}`"
+            f"run {run_id} of {workflow!r} {self.how}{because}", hint=f"its timeline: `aiki runs show {run_id}`"
         )
         self.run_id = run_id
         self.workflow = workflow
@@ -302,24 +327,21 @@ class RunEndedError(ClientError):
 
 
 class RunFailedError(RunEndedError):
-    """A run failed; ``failure`` has what was recorded."""
+    """A run failed."""
 
-    def __init__(self, run_id: str, workflow: str, failure: RecordedFailure | None) -> None:
-        super().__init__(run_id, workflow, "failed", failure)
+    how = "failed"
 
 
 class RunCancelledError(RunEndedError):
     """A run was cancelled."""
 
-    def __init__(self, run_id: str, workflow: str, failure: RecordedFailure | None = None) -> None:
-        super().__init__(run_id, workflow, "was cancelled", failure)
+    how = "was cancelled"
 
 
 class RunDeadLetteredError(RunEndedError):
     """A run lost its workers again and again and is parked with the dead letters."""
 
-    def __init__(self, run_id: str, workflow: str, failure: RecordedFailure | None = None) -> None:
-        super().__init__(run_id, workflow, "is parked with the dead letters", failure)
+    how = "is parked with the dead letters"
 
 
 class RunNotRetryableError(ClientError):
