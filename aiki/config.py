@@ -175,8 +175,13 @@ class Settings(BaseModel):
         return self.data if self.data.is_absolute() else (self.root / self.data).absolute()
 
 
-def load_settings(environ: Mapping[str, str] | None = None, *, directory: Path | None = None) -> Settings:
-    """Read the settings of this process.
+def load_settings(
+    environ: Mapping[str, str] | None = None,
+    *,
+    directory: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read the settings of this process. *overrides* are what its command line says: they win.
 
     Raises:
         ConfigurationError: a value is wrong; its name, where it stands and what is allowed are in the message.
@@ -193,6 +198,9 @@ def load_settings(environ: Mapping[str, str] | None = None, *, directory: Path |
         if environ.get(variable, "").strip():
             values[name] = environ[variable].strip()
             origins[name] = variable
+    for name, value in (overrides or {}).items():
+        values[name] = value
+        origins[name] = f"--{name.replace('_', '-')}"
 
     try:
         return Settings(**values, root=file.parent if file else directory)

@@ -50,8 +50,8 @@ def draw_runs(runs: Sequence[RunState], *, now: datetime) -> RenderableType:
     for run in runs:
         took = duration((run.finished_at or now) - run.created_at)
         table.add_row(
-            run.run_id,
-            f"{run.workflow}@{run.version}",
+            Text(run.run_id),
+            Text(f"{run.workflow}@{run.version}"),
             status_text(run.status),
             ago(run.created_at, now=now),
             took if run.finished_at else Text(took, style="dim"),
@@ -84,7 +84,7 @@ def draw_timeline(timeline: Timeline, *, width: int) -> RenderableType:
     for row in timeline.rows:
         mark, style = _MARKS[row.outcome]
         table.add_row(
-            shorten(row.name, name_width),
+            Text(shorten(row.name, name_width)),
             str(row.attempts) if row.attempts else "",
             _bar(row, axis),
             duration(row.span),
@@ -106,10 +106,9 @@ def _facts(run: RunState, *, now: datetime, width: int) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("run", run.run_id)
-    facts.add_row("input", _value(run.input, width))
-    for name, value in _optional_facts(run, now=now, width=width):
-        facts.add_row(name, value)
+    everything = (("run", run.run_id), ("input", _value(run.input, width)))
+    for name, value in (*everything, *_optional_facts(run, now=now, width=width)):
+        facts.add_row(name, Text(value))  # A plain string would be read as markup.
     return facts
 
 

@@ -1,0 +1,59 @@
+"""Where output goes: data to standard output, as tables for people or JSON for programs; remarks to standard error."""
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console, RenderableType
+
+__all__ = ["as_json", "draw", "json_option", "now", "print_json", "print_json_line", "remark", "width"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
+"""The option that every command that prints data has."""
+
+
+@cache
+def _console(stream: Any, columns: int) -> Console:
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=columns or None)
+
+
+def _output() -> Console:
+    # A pipe has no width: lines long enough for identifiers and names, to be cut by whoever reads.
+    return _console(sys.stdout, 0 if sys.stdout.isatty() else 140)
+
+
+def draw(renderable: RenderableType) -> None:
+    """Write for people, on standard output."""
+    _output().print(renderable)
+
+
+def width() -> int:
+    """Tell how many columns there are to draw in."""
+    return _output().width
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_json_line(value: Any) -> None:
+    """Write one JSON value on one line of standard output, at once: part of a stream."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def remark(text: str) -> None:
+    """Say something to the person, on standard error."""
+    click.echo(text, err=True)
+
+
+def now() -> datetime:
+    """Tell the time, as runs have it: milliseconds of UTC."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

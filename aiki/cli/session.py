@@ -1,0 +1,44 @@
+"""What every command that talks to a running engine does first: read the settings, and connect as a client."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+
+from aiki.bootstrap import connect_client
+from aiki.config import Settings, load_settings
+from aiki.observability import configure_logging
+from aiki.sdk.client import Client
+
+__all__ = ["settings_of", "url_option", "with_client"]
+
+T = TypeVar("T")
+
+url_option = click.option(
+    "--url",
+    metavar="URL",
+    help="The broker: amqp://… or embedded:PATH. Otherwise AIKI_AMQP_URL, or a running aiki dev.",
+)
+"""The option that every command of a client has."""
+
+
+def settings_of(*, url: str | None = None, is_service: bool = False) -> Settings:
+    """Read the settings of this process, and set up its logs: a service says what it does, a client what goes wrong."""
+    given = {} if url is None else {"amqp_url": url}
+    settings = load_settings(overrides=given)
+    is_asked_for = "log_level" in settings.model_fields_set
+    level = settings.log_level if is_service or is_asked_for else "error"
+    configure_logging(level=level, style=settings.log_format)
+    return settings
+
+
+def with_client(work: Callable[[Client], Awaitable[T]], *, url: str | None, listen: bool = False) -> T:
+    """Connect, do *work*, disconnect."""
+    settings = settings_of(url=url)
+
+    async def connected() -> T:
+        async with connect_client(settings, listen=listen) as client:
+            return await work(client)
+
+    return asyncio.run(connected())
