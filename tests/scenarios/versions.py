@@ -1,0 +1,72 @@
+"""One workflow as its author changed it over time. Which edition a process has, its environment says."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiki import Run, workflow
+from tests.scenarios.app import step
+
+EDITION_VARIABLE = "AIKI_TEST_EDITION"
+Body = Callable[[Run], Coroutine[Any, Any, list[str]]]
+
+
+async def _original(run: Run) -> list[str]:
+    done = [await step.run(run, "a"), await step.run(run, "b"), await step.run(run, "c")]
+    await asyncio.sleep(2)
+    return [*done, await step.run(run, "d")]
+
+
+async def _reordered(run: Run) -> list[str]:
+    done = [await step.run(run, "c"), await step.run(run, "a"), await step.run(run, "b")]
+    await asyncio.sleep(2)
+    return [*done, await step.run(run, "d")]
+
+
+async def _removed(run: Run) -> list[str]:
+    done = [await step.run(run, "a"), await step.run(run, "c")]
+    await asyncio.sleep(2)
+    return [*done, await step.run(run, "d")]
+
+
+async def _appended(run: Run) -> list[str]:
+    done = [await step.run(run, "a"), await step.run(run, "b"), await step.run(run, "c")]
+    await asyncio.sleep(2)
+    return [*done, await step.run(run, "d"), await step.run(run, "e")]
+
+
+async def _inserted(run: Run) -> list[str]:
+    done = [await step.run(run, "a"), await step.run(run, "new"), await step.run(run, "b"), await step.run(run, "c")]
+    await asyncio.sleep(2)
+    return [*done, await step.run(run, "d")]
+
+
+async def _input_changed(run: Run) -> list[str]:
+    done = [await step.run(run, "a"), await step.run(run, "B"), await step.run(run, "c")]
+    await asyncio.sleep(2)
+    return [*done, await step.run(run, "d")]
+
+
+async def _renamed(run: Run) -> list[str]:
+    renamed = step.with_options(name="stride")
+    done = [await step.run(run, "a"), await renamed.run(run, "b"), await step.run(run, "c")]
+    await asyncio.sleep(2)
+    return [*done, await step.run(run, "d")]
+
+
+EDITIONS: dict[str, Body] = {
+    "original": _original,
+    "reordered": _reordered,
+    "removed": _removed,
+    "appended": _appended,
+    "inserted": _inserted,
+    "input-changed": _input_changed,
+    "renamed": _renamed,
+}
+
+
+@workflow(version="1.0.0")
+async def evolving(run: Run) -> list[str]:
+    """Do what this edition does."""
+    return await EDITIONS[os.environ.get(EDITION_VARIABLE, "original")](run)
