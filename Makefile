@@ -45,9 +45,10 @@ up: setup  ## Start a RabbitMQ and a MongoDB to develop with
 down: .venv/.ready  ## Stop them; their data stays in .aiki/servers
 	@.venv/bin/python -m aiki.testing.servers down
 
-topology: .venv/.ready  ## Write broker_topology/definitions.json anew
+topology: setup  ## Write broker_topology/definitions.json anew
 	.venv/bin/python -c 'from broker_topology.definitions import definitions_json; print(definitions_json(), end="")' \
-		> broker_topology/definitions.json
+		> .cache/definitions.json
+	mv .cache/definitions.json broker_topology/definitions.json
 
 clean:  ## Remove .venv, caches, and the servers with their data
 	@if [ -x .venv/bin/python ]; then .venv/bin/python -m aiki.testing.servers down; fi
