@@ -131,9 +131,15 @@ class EventPublisher:
             raise
         return [_outcome_of(letter, timeout) for letter in letters]
 
-    def post(self, event: Event) -> None:
-        """Send *event* without waiting: before everything that is published later in its partition."""
-        self._post(event, None)
+    def submit(self, events: Sequence[Event]) -> "asyncio.Future[None]":
+        """Put *events* in line now, behind those of earlier calls; what this returns is done once all are confirmed.
+
+        They are sent again until then. Who cancels the future withdraws what was not sent.
+        """
+        confirmed = [self._post(event, None).confirmed for event in events]
+        if len(confirmed) == 1:
+            return confirmed[0]
+        return asyncio.ensure_future(_all_of(confirmed))
 
     def forget(self, run_id: str, pair: Pair | None = None) -> None:
         """Send nothing more of what waits for *run_id* (of its dispatch *pair* only), and tell those who wait so."""
@@ -152,6 +158,8 @@ class EventPublisher:
 
         await asyncio.wait(tasks, timeout=timeout)
         for lane in self._lanes.values():
+            for letter in lane.flying:
+                letter.perhaps_sent = True
             for letter in (*lane.flying, *lane.waiting):
                 _fail(letter, _lost(letter, "the process stops"))
         for task in tasks:
@@ -223,6 +231,10 @@ class EventPublisher:
             await asyncio.wait([letter.confirmed for letter in under_way], timeout=GRACE_SECONDS)
         for letter in under_way:
             letter.perhaps_sent |= letter.confirmed.cancel()
+
+
+async def _all_of(confirmed: Sequence[asyncio.Future[None]]) -> None:
+    await asyncio.gather(*confirmed)
 
 
 def _patience(batch: list[_Letter]) -> float:

@@ -1,0 +1,298 @@
+"""Events on their way out: batched without waiting, in order, sent again until they are confirmed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from aiki.adapters.broker.memory import MemoryBroker, MemoryHub
+from aiki.adapters.clock import SystemClock
+from aiki.engine.events import Event, RunStarted, SignalSent
+from aiki.engine.payload import dump_payload
+from aiki.engine.state import Pair
+from aiki.errors import (
+    BrokerUnavailableError,
+    ClientClosedError,
+    PayloadTooLargeError,
+    PublishUncertainError,
+    RunAbandonedError,
+    UnroutableError,
+)
+from aiki.ports.broker import Subscription
+from aiki.sdk.publisher import EventPublisher
+from aiki.testing.builders import T0
+
+SOON = 5.0
+
+
+def signal(event_id: str, run_id: str = "run", *, size: int = 0) -> SignalSent:
+    return SignalSent(id=event_id, run_id=run_id, at=T0, name="go", payload=dump_payload("x" * size))
+
+
+def started(event_id: str, pair: Pair) -> RunStarted:
+    return RunStarted(id=event_id, run_id="run", at=T0, incarnation="i", pair=pair, worker="w")
+
+
+class Setting:
+    """A publisher at one end of a hub with one partition, and whoever stores events at the other."""
+
+    def __init__(self, hub: MemoryHub) -> None:
+        self.hub = hub
+        self.broker = MemoryBroker(hub)
+        self.publisher = EventPublisher(self.broker)
+        self.other_end = MemoryBroker(hub)
+        self.events: Subscription[tuple[Event, ...]]
+
+    async def next_message(self) -> list[str]:
+        """Take one message and store it; tells the ids of its events."""
+        (delivery,) = await self.seen()
+        await self.events.acknowledge([delivery])
+        return [event.id for event in delivery.body]
+
+    async def seen(self) -> Sequence:  # type: ignore[type-arg]
+        """Take one message without storing it."""
+        async with asyncio.timeout(SOON):
+            return await self.events.receive()
+
+
+@asynccontextmanager
+async def a_setting(**options: object) -> AsyncIterator[Setting]:
+    """With ``prefetch=1`` and confirms that wait for storing, a test holds each message as long as it likes."""
+    setting = Setting(
+        MemoryHub(clock=SystemClock(), partitions=1, durable_confirms=True, **options)  # type: ignore[arg-type]
+    )
+    await setting.broker.start()
+    await setting.other_end.start()
+    setting.events = await setting.other_end.consume_events(0, prefetch=1)
+    try:
+        yield setting
+    finally:
+        await setting.publisher.close(timeout=0.01)
+        await setting.broker.close()
+        await setting.other_end.close()
+
+
+async def test_an_event_that_is_alone_leaves_at_once_and_alone() -> None:
+    async with a_setting() as setting:
+        publishing = asyncio.create_task(setting.publisher.publish(signal("only")))
+
+        assert await setting.next_message() == ["only"]
+        await asyncio.wait_for(publishing, SOON)
+
+
+async def test_what_comes_while_a_publish_is_under_way_leaves_together_and_in_order() -> None:
+    async with a_setting() as setting:
+        first = asyncio.create_task(setting.publisher.publish(signal("first")))
+        (held,) = await setting.seen()
+
+        later = [asyncio.create_task(setting.publisher.publish(signal(f"later-{n}"))) for n in range(300)]
+        await asyncio.sleep(0)
+        await setting.events.acknowledge([held])
+
+        assert await setting.next_message() == [f"later-{n}" for n in range(300)]
+        await asyncio.wait_for(asyncio.gather(first, *later), SOON)
+
+
+async def test_a_message_carries_a_bounded_number_of_events_and_of_bytes() -> None:
+    async with a_setting() as setting:
+        many = asyncio.create_task(setting.publisher.publish_all([signal(f"{n}") for n in range(1001)]))
+        assert [len(await setting.next_message()) for _ in range(3)] == [500, 500, 1]
+        await asyncio.wait_for(many, SOON)
+
+        large = asyncio.create_task(setting.publisher.publish_all([signal(f"{n}", size=200_000) for n in range(3)]))
+        assert [len(await setting.next_message()) for _ in range(2)] == [2, 1]
+        await asyncio.wait_for(large, SOON)
+
+
+async def test_what_was_not_confirmed_is_sent_again_with_the_same_id() -> None:
+    async with a_setting() as setting:
+        publishing = asyncio.create_task(setting.publisher.publish(signal("same")))
+        await setting.seen()
+
+        setting.hub.disconnect(setting.broker)
+        await setting.events.close()
+        setting.events = await setting.other_end.consume_events(0, prefetch=1)
+
+        assert await setting.next_message() == ["same"]
+        assert await setting.next_message() == ["same"]
+        await asyncio.wait_for(publishing, SOON)
+
+
+async def test_without_a_timeout_an_outage_is_waited_out() -> None:
+    async with a_setting() as setting:
+        setting.hub.isolate(setting.broker)
+        publishing = asyncio.create_task(setting.publisher.publish(signal("patient")))
+        await asyncio.sleep(0)
+
+        setting.hub.rejoin(setting.broker)
+
+        assert await setting.next_message() == ["patient"]
+        await asyncio.wait_for(publishing, SOON)
+
+
+async def test_an_event_whose_time_is_over_before_it_was_sent_is_withdrawn_and_the_error_is_certain() -> None:
+    async with a_setting() as setting:
+        setting.hub.isolate(setting.broker)
+
+        with pytest.raises(BrokerUnavailableError, match="was not sent"):
+            await setting.publisher.publish(signal("late"), timeout=0.02)
+
+        setting.hub.rejoin(setting.broker)
+        publishing = asyncio.create_task(setting.publisher.publish(signal("next")))
+        assert await setting.next_message() == ["next"]
+        await asyncio.wait_for(publishing, SOON)
+
+
+async def test_an_event_whose_time_is_over_under_way_may_have_arrived_and_the_error_says_so() -> None:
+    async with a_setting() as setting:
+        with pytest.raises(PublishUncertainError, match="was not confirmed"):
+            await setting.publisher.publish(signal("perhaps"), timeout=0.02)
+
+        assert await setting.next_message() == ["perhaps"]
+
+
+async def test_an_event_that_waits_behind_another_one_is_withdrawn_when_its_time_is_over() -> None:
+    async with a_setting() as setting:
+        first = asyncio.create_task(setting.publisher.publish(signal("first")))
+        (held,) = await setting.seen()
+
+        with pytest.raises(BrokerUnavailableError, match="was not sent"):
+            await setting.publisher.publish(signal("second"), timeout=0.01)
+        third = asyncio.create_task(setting.publisher.publish(signal("third")))
+        await asyncio.sleep(0)
+        await setting.events.acknowledge([held])
+
+        assert await setting.next_message() == ["third"]
+        await asyncio.wait_for(asyncio.gather(first, third), SOON)
+
+
+async def test_a_cancelled_caller_withdraws_what_was_not_sent() -> None:
+    async with a_setting() as setting:
+        first = asyncio.create_task(setting.publisher.publish(signal("first")))
+        (held,) = await setting.seen()
+        cancelled = asyncio.create_task(setting.publisher.publish(signal("cancelled")))
+        last = asyncio.create_task(setting.publisher.publish(signal("last")))
+        await asyncio.sleep(0)
+
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        await setting.events.acknowledge([held])
+
+        assert await setting.next_message() == ["last"]
+        await asyncio.wait_for(asyncio.gather(first, last), SOON)
+
+
+async def test_a_forgotten_run_is_not_sent_and_those_who_wait_for_it_hear_so() -> None:
+    async with a_setting() as setting:
+        setting.hub.isolate(setting.broker)
+        forgotten = asyncio.create_task(setting.publisher.publish(signal("a", "forgotten")))
+        kept = asyncio.create_task(setting.publisher.publish(signal("b", "kept")))
+        await asyncio.sleep(0)
+
+        setting.publisher.forget("forgotten")
+        with pytest.raises(RunAbandonedError):
+            await asyncio.wait_for(forgotten, SOON)
+        setting.hub.rejoin(setting.broker)
+
+        messages = [await setting.next_message()]
+        if messages == [["a"]]:  # It was under way already: a message is not taken apart.
+            messages.append(await setting.next_message())
+        assert "b" in messages[-1]
+        await asyncio.wait_for(kept, SOON)
+
+
+async def test_forgetting_one_dispatch_of_a_run_leaves_its_next_one_alone() -> None:
+    async with a_setting() as setting:
+        first = asyncio.create_task(setting.publisher.publish(signal("first")))
+        (held,) = await setting.seen()
+        old = setting.publisher.submit([started("old", Pair(1, "a"))])
+        new = setting.publisher.submit([started("new", Pair(2, "b"))])
+
+        setting.publisher.forget("run", Pair(1, "a"))
+        await setting.events.acknowledge([held])
+
+        assert await setting.next_message() == ["new"]
+        await asyncio.wait_for(asyncio.gather(first, new), SOON)
+        assert isinstance(old.exception(), RunAbandonedError)
+
+
+async def test_an_event_that_is_too_large_fails_alone() -> None:
+    async with a_setting(message_bytes_max=20_000) as setting:
+        events = [signal(f"small-{n}") for n in range(5)]
+        events.insert(2, signal("large", size=30_000))
+        publishing = asyncio.create_task(setting.publisher.publish_all(events))
+
+        arrived: list[str] = []
+        while len(arrived) < 5:
+            arrived += await setting.next_message()
+
+        assert arrived == [f"small-{n}" for n in range(5)]
+        outcomes = await asyncio.wait_for(publishing, SOON)
+        assert [type(outcome) for outcome in outcomes if outcome is not None] == [PayloadTooLargeError]
+        assert isinstance(outcomes[2], PayloadTooLargeError)
+
+
+class WronglySetUp(MemoryBroker):
+    """Believes in more partitions than there are queues."""
+
+    @property
+    def partitions(self) -> int:
+        return 1_000_003
+
+
+async def test_a_caller_with_a_timeout_hears_at_once_that_there_is_no_queue() -> None:
+    async with a_setting() as setting:
+        broker = WronglySetUp(setting.hub)
+        await broker.start()
+        publisher = EventPublisher(broker)
+
+        with pytest.raises(UnroutableError):
+            await publisher.publish(signal("nowhere"), timeout=SOON)
+
+        await publisher.close()
+        await broker.close()
+
+
+async def test_closing_waits_for_what_is_under_way() -> None:
+    async with a_setting() as setting:
+        submitted = setting.publisher.submit([signal("a"), signal("b")])
+        closing = asyncio.create_task(setting.publisher.close(timeout=SOON))
+
+        arrived = await setting.next_message()
+        await asyncio.wait_for(closing, SOON)
+
+        assert arrived == ["a", "b"]
+        await submitted
+        with pytest.raises(ClientClosedError):
+            await setting.publisher.publish(signal("too late"))
+
+
+async def test_closing_is_bounded_and_tells_what_is_uncertain() -> None:
+    async with a_setting() as setting:
+        under_way = asyncio.create_task(setting.publisher.publish(signal("under way")))
+        await setting.seen()
+        waiting = asyncio.create_task(setting.publisher.publish(signal("waiting")))
+        await asyncio.sleep(0)
+
+        await setting.publisher.close(timeout=0.01)
+
+        with pytest.raises(PublishUncertainError):
+            await under_way
+        with pytest.raises(BrokerUnavailableError):
+            await waiting
+
+
+async def test_nothing_is_lost_or_doubled_in_order_under_load() -> None:
+    async with a_setting() as setting:
+        arrived: list[str] = []
+
+        async def store() -> None:
+            while len(arrived) < 5_000:
+                arrived.extend(await setting.next_message())
+
+        storing = asyncio.create_task(store())
+        await asyncio.gather(*(setting.publisher.publish(signal(f"{n}"), timeout=30) for n in range(5_000)))
+        await storing
+
+        assert arrived == [f"{n}" for n in range(5_000)]
