@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from aiki.adapters.store.cursors import Cursor
+from aiki.adapters.store.pages import Cursor, letter_page
 from aiki.codec.documents import (
     dump_document,
     letter_from_document,
@@ -58,16 +58,7 @@ def find_letters(
     rows = connection.execute(
         f"SELECT {COLUMNS} FROM dead_letters WHERE {where} ORDER BY at DESC, id DESC LIMIT ?", [*values, limit + 1]
     )
-    return letter_page_of([_letter_of(row) for row in rows], limit=limit)
-
-
-def letter_page_of(found: Sequence[StoredDeadLetter], *, limit: int) -> DeadLetterPage:
-    """Make a page of up to *limit* letters, and a cursor if there are more."""
-    letters = tuple(found[:limit])
-    more = len(found) > limit and letters
-    return DeadLetterPage(
-        letters=letters, cursor=Cursor(letters[-1].letter.at, letters[-1].letter.id).dump() if more else None
-    )
+    return letter_page([_letter_of(row) for row in rows], limit=limit)
 
 
 def handle_letter(

@@ -6,8 +6,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from aiki.adapters.store.cursors import Cursor
 from aiki.adapters.store.embedded.journal import entries_missing, insert_entries, remove_journal
+from aiki.adapters.store.pages import Cursor, run_page
 from aiki.adapters.store.rules import slot_of
 from aiki.codec.documents import (
     dump_document,
@@ -150,14 +150,7 @@ def find_runs(connection: sqlite3.Connection, wanted: RunFilter, *, limit: int, 
         f"SELECT document FROM runs WHERE {where} ORDER BY created DESC, run_id DESC LIMIT ?",
         [*(value for _, values in conditions for value in values), limit + 1],
     )
-    return page_of(found, limit=limit)
-
-
-def page_of(found: Sequence[RunState], *, limit: int) -> RunPage:
-    """Make a page of up to *limit* runs, and a cursor if there are more."""
-    runs = tuple(found[:limit])
-    more = len(found) > limit and runs
-    return RunPage(runs=runs, cursor=Cursor(runs[-1].created_at, runs[-1].run_id).dump() if more else None)
+    return run_page(found, limit=limit)
 
 
 def _conditions(wanted: RunFilter) -> Iterator[tuple[str, Sequence[Any]]]:
