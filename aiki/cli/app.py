@@ -12,6 +12,7 @@ from typing import Any
 
 from aiki.config import Settings
 from aiki.errors import ConfigurationError, listed
+from aiki.sdk.registry import Registry
 from aiki.sdk.task import Task
 from aiki.sdk.workflow import Workflow
 
@@ -39,7 +40,7 @@ class App:
         tasks: list[Task[..., Any]] = []
         for queue in dict.fromkeys(queues):
             served = [workflow for workflow in self.workflows if queue in (workflow.name, workflow.queue)]
-            executed = [task for task in self.tasks if task.queue == queue]
+            executed = [task for task in self.tasks if task.options.queue == queue]
             if not served and not executed:
                 raise ConfigurationError(f"the app has nothing for queue {queue!r}", hint=f"it has {self.names()}")
             workflows += served
@@ -72,7 +73,7 @@ class App:
     def names(self) -> str:
         """List what there is, for a message."""
         workflows = listed([workflow.queue for workflow in self.workflows])
-        queues = {task.queue for task in self.tasks if task.queue}
+        queues = {task.options.queue for task in self.tasks if task.options.queue}
         return f"the workflows {workflows}" + (f" and the task queues {listed(queues)}" if queues else "")
 
 
@@ -109,7 +110,9 @@ def _things(reference: str) -> list[object]:
         if not hasattr(thing, part):
             raise ConfigurationError(f"module {name!r} has no {attribute!r}", hint="--app module:name")
         thing = getattr(thing, part)
-    return list(thing) if isinstance(thing, Iterable) and not isinstance(thing, str) else [thing]
+    if isinstance(thing, Registry):
+        return [*thing.workflows, *thing.tasks]
+    return list(thing) if isinstance(thing, list | tuple) else [thing]
 
 
 def _imported(name: str) -> ModuleType:

@@ -2,17 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console, RenderableType
 
-__all__ = ["as_json", "draw", "json_option", "now", "print_json", "print_json_line", "remark", "width"]
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["as_json", "draw", "now", "print_json", "print_json_line", "remark", "width"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
 """The option that every command that prints data has."""

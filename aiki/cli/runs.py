@@ -1,19 +1,18 @@
 """`aiki runs list|show|watch`: looking at runs."""
 
 from datetime import timedelta
-from typing import Any
 
 import click
 
 from aiki.cli.drawing import draw_run, draw_runs
 from aiki.cli.output import as_json, draw, now, print_json, print_json_line, remark, width
+from aiki.cli.parameters import DURATION
 from aiki.cli.session import url_option, with_client
 from aiki.cli.shapes import entry_shape, run_shape, timeline_shape
 from aiki.cli.timeline import build_timeline
 from aiki.cli.wording import wait_line
-from aiki.config import parse_duration
 from aiki.engine.journal import JournalEntry
-from aiki.engine.queries import RunPage
+from aiki.engine.queries import RunFilter, RunPage
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.errors import ClientError, RunNotFoundError
@@ -29,7 +28,7 @@ _STATUSES = [status.value for status in RunStatus]
 @click.option("--status", "statuses", type=click.Choice(_STATUSES), multiple=True, help="Only these; repeatable.")
 @click.option("--version", help="Only this version of the workflow.")
 @click.option("--tag", help="Only runs with this tag.")
-@click.option("--since", metavar="DURATION", help="Only runs created within it, such as 30m or 7d.")
+@click.option("--since", type=DURATION, help="Only runs created within it, such as 30m or 7d.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--cursor", help="Continue where a list ended.")
 @as_json
@@ -39,25 +38,23 @@ def list_runs(
     statuses: tuple[str, ...],
     version: str | None,
     tag: str | None,
-    since: str | None,
+    since: timedelta | None,
     limit: int,
     cursor: str | None,
     as_json: bool,
     url: str | None,
 ) -> None:
     """List runs, newest first; those of WORKFLOW only, if it is given."""
-    created_after = None if since is None else now() - _span(since)
+    where = RunFilter(
+        workflow=workflow,
+        version=version,
+        statuses=tuple(RunStatus(status) for status in statuses),
+        tag=tag,
+        created_after=None if since is None else now() - since,
+    )
 
     async def find(client: Client) -> RunPage:
-        return await client.find(
-            workflow=workflow,
-            version=version,
-            statuses=[RunStatus(status) for status in statuses],
-            tag=tag,
-            created_after=created_after,
-            limit=limit,
-            cursor=cursor,
-        )
+        return await client.find(where, limit=limit, cursor=cursor)
 
     page = with_client(find, url=url)
     if as_json:
@@ -140,10 +137,3 @@ async def _newest(client: Client) -> str:
     if not page.runs:
         raise ClientError("there are no runs", hint="start one with `aiki enqueue`")
     return page.runs[0].run_id
-
-
-def _span(text: str) -> timedelta:
-    value: Any = parse_duration(text)
-    if not isinstance(value, timedelta) or value <= timedelta():
-        raise click.BadParameter(f"{text!r} is no duration", param_hint="--since")
-    return value

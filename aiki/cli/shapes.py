@@ -1,4 +1,4 @@
-"""What ``--json`` writes: runs, journals and dead letters in a shape that stays, whatever the engine makes of its own."""
+"""What ``--json`` writes: runs, journals and dead letters in a shape that stays as it is."""
 
 from collections.abc import Mapping
 from datetime import datetime

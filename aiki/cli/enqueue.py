@@ -1,0 +1,178 @@
+"""`aiki enqueue`: starting a run from the command line."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from aiki.cli.app import App, load_app
+from aiki.cli.drawing import status_text
+from aiki.cli.output import as_json, draw, print_json, remark
+from aiki.cli.parameters import DURATION
+from aiki.cli.session import settings_of, url_option, with_client
+from aiki.cli.shapes import run_shape
+from aiki.engine.state import RunState
+from aiki.engine.status import RunStatus
+from aiki.errors import ConfigurationError, InvalidArgumentsError, RunEndedError
+from aiki.sdk.client import Client
+from aiki.sdk.handle import Handle
+from aiki.sdk.options import OnConflict, WorkflowOptions
+from aiki.sdk.workflow import Workflow
+
+__all__ = ["enqueue"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be started."""
+
+    name: str
+    version: str
+    workflow: Workflow[..., Any] | None
+    """The workflow itself, where the app has it: then the input is checked before anything is sent."""
+    value: Any
+    options: WorkflowOptions
+
+
+@click.command()
+@click.argument("workflow")
+@click.argument("value", metavar="[JSON]", default="{}")
+@click.option("--app", "apps", multiple=True, metavar="MODULE", help="Where the workflow is; checks the input.")
+@click.option("--version", help="Which version; needed where the app cannot tell.")
+@click.option("--wait", is_flag=True, help="Wait for the result. Fails if the run does.")
+@click.option("--timeout", type=DURATION, help="How long to wait for it.")
+@click.option("--key", help="Idempotency key: the same key stands for the same run.")
+@click.option("--use-existing", is_flag=True, help="If the key stands for a run with another input, take that.")
+@click.option("--delay", type=DURATION, help="Start later.")
+@click.option("--tag", "tags", multiple=True, help="A tag to find it by; repeatable.")
+@as_json
+@url_option
+def enqueue(
+    workflow: str,
+    value: str,
+    apps: Sequence[str],
+    version: str | None,
+    wait: bool,
+    timeout: timedelta | None,
+    key: str | None,
+    use_existing: bool,
+    delay: timedelta | None,
+    tags: Sequence[str],
+    as_json: bool,
+    url: str | None,
+) -> None:
+    """Start a run of WORKFLOW with the arguments in JSON, an object by the names of its parameters.
+
+    Where the workflow has one parameter, JSON may be its value alone. With '-' it is read from standard input.
+    """
+    on_conflict: OnConflict = "use_existing" if use_existing else "raise"
+    options = WorkflowOptions(
+        idempotency_key=key,
+        on_conflict=on_conflict,
+        delay=None if delay is None else delay.total_seconds(),
+        tags=tuple(tags),
+    )
+    order = _order(workflow, version, apps, _read(value), options)
+
+    async def start(client: Client) -> tuple[str, RunState | None]:
+        handle = await _start(client, order)
+        if not wait:
+            return handle.id, None
+        if not as_json:
+            remark(f"run {handle.id}")
+        await _completion(handle, timeout)
+        return handle.id, await handle.get()
+
+    run_id, run = with_client(start, url=url, listen=wait)
+    if run is None:
+        _tell_started(run_id, as_json=as_json)
+    else:
+        _tell_ended(run, as_json=as_json)
+
+
+async def _start(client: Client, order: _Order) -> Handle[Any]:
+    if order.workflow is None:
+        return await client.enqueue(order.name, order.value, version=order.version, options=order.options)
+    payload = _arguments(order.workflow, order.value)
+    return await client.enqueue_workflow(order.workflow, payload, order.options)
+
+
+async def _completion(handle: Handle[Any], timeout: timedelta | None) -> None:
+    """Wait until the run is over; how it ended is told with all that is known of it."""
+    try:
+        await handle.wait_for_completion(timeout=timeout)
+    except RunEndedError:
+        return
+
+
+def _order(name: str, version: str | None, apps: Sequence[str], value: Any, options: WorkflowOptions) -> _Order:
+    """Find the workflow in the app. Where that cannot be, a name and a version will do."""
+    name, _, in_name = name.partition("@")
+    version = version or in_name or None
+    app = load_app(apps, settings_of()) if apps else _own_app(version)
+    if app is None or (version is not None and not apps and not app.has(name)):
+        assert version is not None
+        return _Order(name, version, None, value, options)
+    workflow = app.workflow(name, version)
+    return _Order(name, workflow.version, workflow, value, options)
+
+
+def _own_app(version: str | None) -> App | None:
+    """Load the app of the settings, as long as it is needed or can be had."""
+    settings = settings_of()
+    try:
+        if settings.app:
+            return load_app((), settings)
+    except ConfigurationError as error:
+        if version is None:
+            raise
+        remark(f"the input is not checked: {error.message}")
+    if version is None:
+        raise ConfigurationError(
+            "no app is named, so nobody knows the version of the workflow",
+            hint="give --version 1.0.0, or --app shop.workflows (or [tool.aiki] app) to check the input as well",
+        )
+    return None
+
+
+def _arguments(workflow: Workflow[..., Any], value: Any) -> Any:
+    """Check *value* against the workflow: an object by parameter, or the value of its only one."""
+    names = workflow.signature.names
+    if isinstance(value, dict) and (set(value) <= set(names) or len(names) != 1):
+        return workflow.signature.dump((), value)
+    if len(names) != 1:
+        expected = f"an object with {', '.join(names) or 'nothing in it'}"
+        raise InvalidArgumentsError(f"workflow {workflow.name!r}", [("arguments", expected, value)])
+    return workflow.signature.dump((value,), {})
+
+
+def _read(text: str) -> Any:
+    if text == "-":
+        text = sys.stdin.read()
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"it is no JSON: {error}", param_hint="JSON") from error
+
+
+def _tell_started(run_id: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": run_id})
+    else:
+        click.echo(run_id)
+
+
+def _tell_ended(run: RunState, *, as_json: bool) -> None:
+    if as_json:
+        print_json(run_shape(run))
+    elif run.result is not None:
+        click.echo(run.result)
+    else:
+        failure = "" if run.failure is None else f": {run.failure.type}: {run.failure.message}"
+        draw(status_text(run.status).append(failure))
+    if run.status is not RunStatus.COMPLETED:
+        raise click.exceptions.Exit(1)
