@@ -1,0 +1,79 @@
+"""The gate: many executions side by side, or a single one alone.
+
+A run under suspicion of killing its workers executes with nothing beside it
+(rule 4), so that its neighbours are not blamed for what it does.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """Lets many in who share, or one who does not. Who wants to be alone is not overtaken."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._alone = False
+        self._line: deque[tuple[bool, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        """Be inside together with others who share."""
+        await self._enter(alone=False)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Be inside with nobody else: those who are there finish first, those who come later wait."""
+        await self._enter(alone=True)
+        try:
+            yield
+        finally:
+            self._alone = False
+            self._leave()
+
+    async def _enter(self, *, alone: bool) -> None:
+        if not self._line and self._may_enter(alone=alone):
+            self._admit(alone=alone)
+            return
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place = (alone, admitted)
+        self._line.append(place)
+        try:
+            await admitted
+        except asyncio.CancelledError:
+            if place in self._line:
+                self._line.remove(place)
+                self._let_in()
+            elif admitted.done() and not admitted.cancelled():  # Let in and cancelled in the same moment.
+                self._alone = self._alone and not alone
+                self._leave()
+            raise
+
+    def _may_enter(self, *, alone: bool) -> bool:
+        return not self._alone and (self._inside == 0 or not alone)
+
+    def _admit(self, *, alone: bool) -> None:
+        self._inside += 1
+        self._alone = alone
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._line:
+            alone, admitted = self._line[0]
+            if not admitted.done() and not self._may_enter(alone=alone):
+                return
+            self._line.popleft()
+            if not admitted.done():
+                self._admit(alone=alone)
+                admitted.set_result(None)

@@ -1,0 +1,67 @@
+"""What all executions of one worker share, and what it is set to."""
+
+from dataclasses import dataclass
+from uuid import uuid4
+
+from aiki.engine.commands import DeadLetter, ExecuteRun
+from aiki.ports.broker import WorkerBroker
+from aiki.ports.clock import Clock
+from aiki.sdk.publisher import EventPublisher
+from aiki.sdk.questions import Questions
+from aiki.sdk.registry import Registry
+from aiki.worker.gate import Gate
+from aiki.worker.threads import Threads
+
+__all__ = ["Surroundings", "WorkerSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How much a worker takes, and how long it holds it. Durations are seconds."""
+
+    max_concurrent_runs: int = 100
+    shutdown_grace: float = 30.0
+    """What a graceful stop gives to the tasks that are executing."""
+    max_in_place_wait: float = 0.25
+    """A run that waits for less than this stays where it is."""
+    lease_after: float = 600.0
+    """A command that is held for longer is acknowledged, and its run held under a lease. The broker's own limit
+    is thirty minutes, checked once a minute; a third of it leaves time for several tries."""
+    lease: float = 300.0
+    """How long a lease holds. It is renewed after a third of that."""
+    threads_max: int = 64
+    """How many tasks that are plain functions execute at the same time."""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """A worker, as its parts see it."""
+
+    worker: str
+    broker: WorkerBroker
+    publisher: EventPublisher
+    questions: Questions
+    clock: Clock
+    registry: Registry
+    settings: WorkerSettings
+    gate: Gate
+    threads: Threads
+    grace: float
+    """What attempts under way get now, should their run be handed back."""
+
+    def new_id(self) -> str:
+        """Make an id that nobody has made before."""
+        return uuid4().hex
+
+    def letter_about(self, command: ExecuteRun, reason: str, detail: str) -> DeadLetter:
+        """Write the dead letter of a command that this worker cannot do."""
+        return DeadLetter(
+            id=f"unknown:{command.run_id}:{command.pair.epoch}:{command.pair.dispatch_id}",
+            reason=reason,
+            at=self.clock.now(),
+            origin=command.queue,
+            body=command.input,
+            run_id=command.run_id,
+            workflow=command.workflow,
+            detail=detail,
+        )
