@@ -16,6 +16,7 @@ __all__ = ["MongoNode"]
 REPLICA_SET = "aiki"
 # Ten seconds, MongoDB's default, is how long a set goes without a primary. Loopback is quicker than that.
 ELECTION_TIMEOUT_MILLIS = 500
+PROBE_SECONDS = 2.0
 CACHE_GIGABYTES = "0.25"
 
 
@@ -77,7 +78,7 @@ class MongoNode(ServerNode):
     def is_ready(self) -> bool:
         """Whether writes are taken; a new set is initiated on the way there."""
         try:
-            with self.client() as client:
+            with self.client(timeout=PROBE_SECONDS) as client:
                 hello = client.admin.command("hello")
                 if self.initiate and not hello.get("setName"):
                     self._initiate(client)
@@ -86,14 +87,15 @@ class MongoNode(ServerNode):
         except PyMongoError:
             return False
 
-    def client(self) -> "pymongo.MongoClient[dict[str, Any]]":
-        """A client of this very member, primary or not, that gives up soon. To be closed."""
+    def client(self, *, timeout: float = 10.0) -> "pymongo.MongoClient[dict[str, Any]]":
+        """A client of this very member, primary or not, that gives up after *timeout*. To be closed."""
+        milliseconds = int(timeout * 1000)
         return pymongo.MongoClient(
             self.address,
             directConnection=True,
-            serverSelectionTimeoutMS=500,
-            connectTimeoutMS=500,
-            socketTimeoutMS=10_000,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=milliseconds,
         )
 
     def drop_database(self, name: str) -> None:
