@@ -1,0 +1,1 @@
+"""Brokers: one in this process, one behind a socket, and RabbitMQ."""
