@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Client",
     "Dev",
+    "amqp_url",
     "broker_url",
     "connect_client",
     "embedded",
+    "is_embedded",
     "make_broker",
     "make_store",
     "rebuild_queues",
@@ -92,21 +94,35 @@ def broker_url(settings: Settings) -> str:
     return f"{_EMBEDDED}{settings.data_path()}" if is_served(settings.data_path()) else DEFAULT_AMQP_URL
 
 
+def is_embedded(url: str) -> bool:
+    """Tell whether *url* means an engine in another process of this machine."""
+    return url.startswith(_EMBEDDED)
+
+
+def amqp_url(settings: Settings) -> str:
+    """Tell which RabbitMQ *settings* mean, for what needs one.
+
+    Raises:
+        ConfigurationError: they mean an embedded engine, which has everything inside.
+    """
+    url = settings.amqp_url or DEFAULT_AMQP_URL
+    if is_embedded(url):
+        raise ConfigurationError(
+            "this needs a RabbitMQ, and the broker is an embedded engine",
+            hint="`aiki dev` has a worker and an orchestrator inside; for several processes set AIKI_AMQP_URL",
+        )
+    return url
+
+
 def make_broker(settings: Settings, *, name: str) -> Broker:
     """Make the broker for a worker or an orchestrator.
 
     Raises:
-        ConfigurationError: the URL is that of an embedded engine, which has both already.
+        ConfigurationError: the settings mean an embedded engine, which has both inside.
     """
-    url = settings.amqp_url or DEFAULT_AMQP_URL
-    if url.startswith(_EMBEDDED):
-        raise ConfigurationError(
-            "an embedded engine takes no other workers and orchestrators",
-            hint="`aiki dev` has both inside; for several processes set AIKI_AMQP_URL to a RabbitMQ",
-        )
     from aiki.adapters.broker.rabbitmq import RabbitBroker
 
-    return RabbitBroker(url, partitions=settings.partitions, name=name)
+    return RabbitBroker(amqp_url(settings), partitions=settings.partitions, name=name)
 
 
 def make_store(settings: Settings) -> Store:
@@ -183,6 +199,11 @@ class Dev:
     worker: "Worker"
     orchestrator: "Orchestrator"
     database: Path
+
+    async def stop(self) -> None:
+        """Let the worker hand back what it holds, and the orchestrator store that."""
+        await self.worker.stop()
+        await self.orchestrator.stop()
 
 
 @asynccontextmanager
@@ -302,7 +323,7 @@ def _worker(
 
 def _client_broker(settings: Settings, *, name: str) -> ClientBroker:
     url = broker_url(settings)
-    if url.startswith(_EMBEDDED):
+    if is_embedded(url):
         return SocketBroker((settings.root / Path(url.removeprefix(_EMBEDDED)).expanduser()).absolute())
     from aiki.adapters.broker.rabbitmq import RabbitBroker
 

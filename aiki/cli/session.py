@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -23,10 +23,12 @@ url_option = click.option(
 """The option that every command of a client has."""
 
 
-def settings_of(*, url: str | None = None, is_service: bool = False) -> Settings:
-    """Read the settings of this process, and set up its logs: a service says what it does, a client what goes wrong."""
-    given = {} if url is None else {"amqp_url": url}
-    settings = load_settings(overrides=given)
+def settings_of(*, is_service: bool = False, **given: Any) -> Settings:
+    """Read the settings of this process, and set up its logs: a service says what it does, a client what goes wrong.
+
+    *given* is what the command line says, by the names of settings; ``None`` where it says nothing.
+    """
+    settings = load_settings(overrides={name: value for name, value in given.items() if value is not None})
     is_asked_for = "log_level" in settings.model_fields_set
     level = settings.log_level if is_service or is_asked_for else "error"
     configure_logging(level=level, style=settings.log_format)
@@ -35,7 +37,7 @@ def settings_of(*, url: str | None = None, is_service: bool = False) -> Settings
 
 def with_client(work: Callable[[Client], Awaitable[T]], *, url: str | None, listen: bool = False) -> T:
     """Connect, do *work*, disconnect."""
-    settings = settings_of(url=url)
+    settings = settings_of(amqp_url=url)
 
     async def connected() -> T:
         async with connect_client(settings, listen=listen) as client:

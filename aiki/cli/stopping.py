@@ -8,8 +8,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from aiki.cli.groups import INTERRUPTED
 from aiki.cli.output import remark
@@ -25,17 +26,20 @@ class Stop:
         self.exit_code = 0
         """What the process should end with: 130 after Ctrl-C, as a shell expects, 0 when it was told to terminate."""
 
-    async def wait(self, *services: Awaitable[None]) -> None:
-        """Wait until somebody asks, or until one of *services* ends by itself; raises what that raised."""
-        waiting = [asyncio.ensure_future(service) for service in (self._asked.wait(), *services)]
+    async def serve(self, *services: Coroutine[Any, Any, None], stop: Callable[[], Awaitable[None]]) -> None:
+        """Let *services* run until somebody asks, or until one ends by itself; then *stop*, and wait for all of them.
+
+        Raises what a service raised.
+        """
+        running = [asyncio.create_task(service) for service in services]
+        asked = asyncio.create_task(self._asked.wait())
         try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for service in done:
-                service.result()
+            await asyncio.wait([asked, *running], return_when=asyncio.FIRST_COMPLETED)
+            await stop()
+            await asyncio.gather(*running)
         finally:
-            for service in waiting:
-                service.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            for task in (asked, *running):
+                task.cancel()
 
     def ask(self, number: int) -> None:
         """Note that somebody asked."""

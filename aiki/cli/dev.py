@@ -1,0 +1,52 @@
+"""`aiki dev`: everything in one process, without servers."""
+
+import asyncio
+from collections.abc import Sequence
+
+import click
+
+from aiki.bootstrap import Dev, running_dev
+from aiki.cli.app import App, load_app
+from aiki.cli.output import remark
+from aiki.cli.session import settings_of
+from aiki.cli.stopping import stop_on_signals
+from aiki.cli.wording import duration
+from aiki.config import Settings
+
+__all__ = ["dev"]
+
+
+@click.command()
+@click.option(
+    "--app", "apps", multiple=True, metavar="MODULE[:NAME]", help="Where workflows and tasks are; repeatable."
+)
+@click.option("--data", metavar="FILE", help="Where runs are kept.  [default: .aiki/dev.db]")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), help="How many runs to hold at the same time.")
+def dev(apps: Sequence[str], data: str | None, concurrency: int | None) -> None:
+    """Run everything in one process, without servers: orchestrator, worker, and a database file.
+
+    In another terminal, `aiki enqueue` and `aiki runs` find it by themselves. Stop it whenever you like, or
+    kill it: the next one goes on where this one was.
+    """
+    settings = settings_of(is_service=True, data=data, concurrency=concurrency)
+    app = load_app(apps, settings)
+    raise click.exceptions.Exit(asyncio.run(_serve(settings, app)))
+
+
+async def _serve(settings: Settings, app: App) -> int:
+    grace = duration(settings.shutdown_grace)
+    async with running_dev(settings, app.workflows, app.tasks) as engine:
+        _greet(engine, app)
+        with stop_on_signals(lambda: f"letting tasks finish, {grace} at most") as stop:
+            await stop.serve(engine.worker.run_until_stopped(), engine.orchestrator.wait(), stop=engine.stop)
+    return stop.exit_code
+
+
+def _greet(engine: Dev, app: App) -> None:
+    remark(f"aiki dev: ready, with {app.names()}")
+    remark(f"runs are kept in {engine.database}; in another terminal:")
+    if app.workflows:
+        workflow = app.workflows[0]
+        arguments = ", ".join(f'"{name}": …' for name in workflow.signature.names)
+        remark(f"  aiki enqueue {workflow.name} '{{{arguments}}}' --wait")
+    remark("  aiki runs show")

@@ -1,0 +1,72 @@
+"""`aiki topology apply|check|export`: what has to be in RabbitMQ."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from aiki.bootstrap import amqp_url
+from aiki.cli.output import as_json, print_json, remark
+from aiki.cli.session import settings_of, url_option
+from broker_topology import definitions_json, topology
+
+__all__ = ["apply", "check", "export"]
+
+_partitions = click.option("--partitions", type=click.IntRange(1, 256), help="Otherwise AIKI_PARTITIONS.")
+
+
+@click.command()
+@_partitions
+@url_option
+def apply(partitions: int | None, url: str | None) -> None:
+    """Declare what is missing. What is there already, and right, stays as it is."""
+    from aiki.adapters.broker.rabbitmq import apply_topology
+
+    settings = settings_of(amqp_url=url, partitions=partitions)
+    asyncio.run(apply_topology(amqp_url(settings), partitions=settings.partitions))
+    layout = topology(settings.partitions)
+    remark(f"there are {len(layout.exchanges)} exchanges and {len(layout.queues)} queues as they should be")
+
+
+@click.command()
+@_partitions
+@as_json
+@url_option
+def check(partitions: int | None, as_json: bool, url: str | None) -> None:
+    """Compare the broker with what should be there. Fails if something differs."""
+    from aiki.adapters.broker.rabbitmq import check_topology
+
+    settings = settings_of(amqp_url=url, partitions=partitions)
+    differences = asyncio.run(check_topology(amqp_url(settings), partitions=settings.partitions))
+    if as_json:
+        print_json({"differences": differences})
+    else:
+        for difference in differences:
+            click.echo(difference)
+        remark(f"{len(differences)} differences; `aiki topology apply` makes what is missing" if differences else "ok")
+    if differences:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@_partitions
+@click.option("--vhost", default="/", show_default=True, help="The virtual host.")
+@click.option("--rabbitmq", "version", default="3.10", show_default=True, help="The version of RabbitMQ it is for.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+def export(partitions: int | None, vhost: str, version: str, output: Path | None) -> None:
+    """Write the definitions file: exchanges, queues, policies, and a user with least permissions for each role."""
+    settings = settings_of(partitions=partitions)
+    text = definitions_json(settings.partitions, vhost=vhost, version=_version(version))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+        remark(f"wrote {output}")
+
+
+def _version(text: str) -> tuple[int, int]:
+    try:
+        major, minor = text.split(".")[:2]
+        return int(major), int(minor)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no version such as 3.10 or 4.1", param_hint="--rabbitmq") from None
