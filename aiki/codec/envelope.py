@@ -38,6 +38,12 @@ UNKNOWN_TYPE = "unknown_type"
 WRONG_CONTENT = "wrong_content"
 
 
+# Readers give up at 200 nested levels, and only causes of failures nest without bound. (In a string the quotes would
+# be escaped.) A message with fewer of them is readable for sure, one with more is read to see.
+_CAUSE = b'"cause":{'
+_CAUSES_READABLE = 100
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
     """The fields that every message has; each kind of message adds the one with its content."""
@@ -70,7 +76,15 @@ class EnvelopeCodec(Generic[T]):
 
         if len(body) > bytes_max:
             raise PayloadTooLargeError("message", size=len(body), bytes_max=bytes_max)
+        if body.count(_CAUSE) > _CAUSES_READABLE:
+            self._check_depth(body)
         return body
+
+    def _check_depth(self, body: bytes) -> None:
+        try:
+            self._validate(body, extra="forbid")
+        except ValidationError as error:
+            raise PayloadError("message", "a failure in it has too many nested causes") from error
 
     def decode(self, body: bytes, *, bytes_max: int) -> T:
         """Read a value.

@@ -288,15 +288,25 @@ def test_a_message_without_events_is_not_written() -> None:
         messages.encode_events([])
 
 
-def test_a_long_chain_of_causes_travels() -> None:
-    failure = Failure(type="E", message="0")
-    for depth in range(100):
+def run_failed(*, causes: int) -> RunFailed:
+    failure = Failure(type="E", message="the first")
+    for depth in range(causes):
         failure = Failure(type="E", message=str(depth), cause=failure)
-    event = RunFailed(
+    return RunFailed(
         id="f", run_id="r", at=AT, incarnation="i", pair=Pair(1, "d"), worker="w", last_seq=0, failure=failure
     )
 
-    assert messages.decode_events(messages.encode_events([event])) == (event,)
+
+def test_many_long_chains_of_causes_travel() -> None:
+    events = (run_failed(causes=150), run_failed(causes=150))
+
+    assert messages.decode_events(messages.encode_events(events)) == events
+
+
+@pytest.mark.parametrize("causes", [199, 240, 1000])
+def test_a_chain_of_causes_that_nobody_could_read_is_not_written(causes: int) -> None:
+    with pytest.raises(PayloadError):
+        messages.encode_events([run_failed(causes=causes)])
 
 
 class TestDeadLetterOf:
