@@ -84,7 +84,11 @@ class NoticeSubscription(Subscription[Notice], Protocol):
 
 
 class ClientBroker(Protocol):
-    """What an application needs: to state facts, to ask, to hear of outcomes."""
+    """What an application needs: to state facts, to ask, to hear of outcomes.
+
+    Subscribing waits for a connection, however long that takes. Once closed, a broker raises
+    ``BrokerUnavailableError`` for whatever is asked of it.
+    """
 
     @property
     def partitions(self) -> int:
