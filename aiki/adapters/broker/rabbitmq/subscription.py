@@ -1,0 +1,257 @@
+"""Subscriptions: what the broker delivers, decoded as it arrives and handed out in lots.
+
+A subscription has a channel of its own. Closing it gives back at once what was not
+acknowledged, and nothing that goes wrong with it touches another subscription.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from aiormq.abc import ChannelFrame
+from aiormq.channel import Channel
+from pamqp import commands
+from pamqp.header import ContentHeader
+
+from aiki.adapters.broker.rabbitmq.declaring import RPC_SECONDS, declare_on
+from aiki.adapters.broker.rabbitmq.deliveries import collect_deliveries
+from aiki.adapters.broker.rabbitmq.frames import ack_frame
+from aiki.adapters.broker.rabbitmq.link import Link
+from aiki.adapters.broker.rabbitmq.trouble import reason_of, talking
+from aiki.errors import AikiError, DeliveryLostError, UndecodableError
+from aiki.observability import get_logger
+from aiki.ports.broker import Delivery, Subscription
+from broker_topology import Topology
+
+__all__ = ["Arrival", "RabbitSubscription", "Refuse"]
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+CLOSE_SECONDS = 5.0
+
+# An acknowledgement waits for the socket only when that is gone and nobody has noticed yet.
+WRITE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message as it came from the wire."""
+
+    queue: str
+    tag: int
+    body: bytes
+    properties: commands.Basic.Properties
+
+
+Refuse = Callable[[Arrival, UndecodableError], Awaitable[None]]
+"""What is done about a message that cannot be decoded; once it returns, the message is acknowledged."""
+
+
+class RabbitSubscription(Subscription[T], Generic[T]):
+    """Deliveries over one channel. ``begin`` starts it."""
+
+    def __init__(self, channel: Channel, *, decode: Callable[[Arrival], T], refuse: Refuse) -> None:
+        self._channel = channel
+        self._decode = decode
+        self._refuse = refuse
+        self._queues: dict[str, str] = {}  # Consumer → queue, for those that are not cancelled.
+        self._arrived: list[Delivery[T]] = []
+        # Delivery → consumer, in order: what is acknowledged from the front on takes a single frame.
+        self._unacknowledged: dict[int, str] = {}
+        self._awakened = asyncio.Event()
+        self._lost: str | None = None
+        self._beside: set[asyncio.Task[None]] = set()
+        self._when_lost: list[Callable[[], object]] = []
+        self._callback = collect_deliveries(channel, self._arrive)
+        channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        self._closing = channel.closing
+        self._closing.add_done_callback(self._on_closed)
+
+    async def begin(
+        self, link: Link, queues: Collection[str], *, prefetch: int, private: Topology | None = None
+    ) -> None:
+        """Consume from *queues*; *private* ones are declared first, for this connection alone.
+
+        Raises:
+            BrokerUnavailableError: the link is gone, or a queue does not exist.
+            ConfigurationError: we may not consume from there.
+        """
+        try:
+            with talking("consume"):
+                if private is not None:
+                    await declare_on(self._channel, private, exclusive=True)
+                await self._start(queues, prefetch)
+        except BaseException:
+            await self.close()
+            raise
+        self.when_lost(link.on_lost(self.lose))
+
+    async def receive(self) -> Sequence[Delivery[T]]:
+        """Take all that has arrived."""
+        while True:
+            self._check()
+            if self._arrived:
+                arrived, self._arrived = self._arrived, []
+                return arrived
+            self._awakened.clear()
+            await self._awakened.wait()
+
+    async def acknowledge(self, deliveries: Sequence[Delivery[T]]) -> None:
+        """Acknowledge what comes first of everything delivered with one frame, and the rest one by one."""
+        self._check()
+        await self._acknowledge({delivery.tag for delivery in deliveries})
+
+    async def stop(self) -> None:
+        """Cancel the consumers; the channel stays, for what was delivered."""
+        self._check()
+        await self._ask("stop consuming", self._cancel_all())
+
+    async def close(self) -> None:
+        """Close the channel, and return when the broker has taken back what was not acknowledged."""
+        self.lose("it was closed")
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self._close_channel()
+
+    def lose(self, reason: str) -> None:
+        """End the subscription: what was delivered is not ours any more."""
+        if self._lost is not None:
+            return
+        self._lost = reason
+        self._arrived.clear()
+        self._unacknowledged.clear()
+        self._awakened.set()
+        for tell in self._when_lost:
+            tell()
+
+    def when_lost(self, tell: Callable[[], object]) -> None:
+        """Have *tell* called when the subscription ends, at once if it has ended already."""
+        if self._lost is not None:
+            tell()
+        else:
+            self._when_lost.append(tell)
+
+    def _give_up(self, reason: str) -> None:
+        """End the subscription for a reason of its own, and give back at once what it holds."""
+        if self._lost is None:
+            self.lose(reason)
+            self._do_beside(self._close_channel())
+
+    async def _close_channel(self) -> None:
+        if not self._channel.is_closed:
+            with suppress(AikiError), talking("close a subscription"):
+                await self._channel.close(timeout=CLOSE_SECONDS)
+
+    async def _start(self, queues: Collection[str], prefetch: int) -> None:
+        """Start the consumers. Raises what the driver raises."""
+        for number, queue in enumerate(queues, 1):
+            await self._consume(f"aiki-{number}", queue, prefetch)
+
+    async def _consume(self, consumer: str, queue: str, prefetch: int) -> None:
+        self._queues[consumer] = queue
+        await self._channel.basic_qos(prefetch_count=prefetch, timeout=RPC_SECONDS)
+        await self._channel.basic_consume(queue, self._callback, consumer_tag=consumer, timeout=RPC_SECONDS)
+
+    async def _cancel(self, consumer: str) -> None:
+        await self._channel.basic_cancel(consumer, timeout=RPC_SECONDS)
+        self._queues.pop(consumer, None)
+
+    async def _cancel_all(self) -> None:
+        for consumer in tuple(self._queues):
+            await self._cancel(consumer)
+
+    async def _ask(self, to_do: str, work: Coroutine[Any, Any, None]) -> None:
+        """Have the broker do something. If it does not, the subscription ends, for its channel is closed then.
+
+        The work goes on when the caller is cancelled: the driver closes a channel whose call was given up.
+        """
+
+        async def asking() -> None:
+            try:
+                with talking(to_do):
+                    await work
+            except AikiError as error:
+                self._give_up(error.message)
+
+        await asyncio.shield(self._do_beside(asking()))
+        self._check()
+
+    def _do_beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run *work* beside everything else, until this subscription is closed at the latest."""
+        task = asyncio.create_task(work, name="aiki-rabbitmq-subscription")
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise DeliveryLostError(f"the subscription ended: {self._lost}")
+
+    def _arrive(self, deliver: commands.Basic.Deliver, header: ContentHeader, body: bytes) -> None:
+        """Take one delivery. Runs in the driver's reader, and never waits."""
+        tag = deliver.delivery_tag
+        if tag is None or self._lost is not None:
+            return
+        consumer = deliver.consumer_tag or ""
+        arrival = Arrival(self._queues.get(consumer, ""), tag, body, header.properties)
+        self._unacknowledged[tag] = consumer
+        self._on_delivered(consumer)
+        try:
+            self._arrived.append(Delivery(self._decode(arrival), bool(deliver.redelivered), tag))
+        except UndecodableError as error:
+            self._do_beside(self._refuse_one(arrival, error))
+        else:
+            self._awakened.set()
+
+    def _on_delivered(self, consumer: str) -> None:
+        """Hear of a delivery to *consumer*."""
+
+    def _on_acknowledged(self, consumer: str) -> None:
+        """Hear of the acknowledgement of what *consumer* held."""
+
+    async def _refuse_one(self, arrival: Arrival, error: UndecodableError) -> None:
+        """Deal with an unreadable message beside the readable ones, which go on."""
+        log.warning("message.undecodable", queue=arrival.queue, reason=error.reason, detail=error.detail)
+        try:
+            await self._refuse(arrival, error)
+            await self._acknowledge({arrival.tag})
+        except AikiError as failure:
+            # It stays unacknowledged, so it comes back as soon as this subscription ends.
+            log.error("message.not_parked", queue=arrival.queue, reason=failure.message)
+
+    async def _acknowledge(self, tags: set[int]) -> None:
+        unacknowledged = self._unacknowledged
+        last = 0
+        for tag in unacknowledged:
+            if tag not in tags:
+                break
+            last = tag
+        # A tag that is not known was acknowledged before; the broker would close the channel over it.
+        known = sorted(tag for tag in tags if tag in unacknowledged)
+        number = self._channel.number
+        frames = [ack_frame(number, last, multiple=True)] if last else []
+        frames += [ack_frame(number, tag, multiple=False) for tag in known if tag > last]
+        for tag in known:
+            self._on_acknowledged(unacknowledged.pop(tag))
+        if frames:
+            await self._write(b"".join(frames))
+
+    async def _write(self, payload: bytes) -> None:
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await self._channel.write_queue.put(ChannelFrame(payload, should_close=False))
+        except TimeoutError as error:
+            self._give_up("the connection takes nothing any more")
+            raise DeliveryLostError("the connection takes nothing any more") from error
+
+    async def _on_cancelled(self, frame: commands.Basic.Cancel) -> None:
+        """End: the broker itself cancelled a consumer, because the queue was deleted or its leader lost."""
+        self._give_up(f"RabbitMQ cancelled the consumer of {self._queues.get(frame.consumer_tag or '', 'a queue')}")
+
+    def _on_closed(self, closing: asyncio.Future[Any]) -> None:
+        self.lose(reason_of(None if closing.cancelled() else closing.exception()))

@@ -1,0 +1,139 @@
+"""The supervisor: sees to it that there is a link, for as long as the broker is in use.
+
+It is the only one that connects. When a link is lost it takes both connections
+down and makes a new one, with pauses that grow and differ, so that a thousand
+processes do not return at the same instant. It asks nobody to wait longer than
+they want to: who needs a link says for how long.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import cycle
+
+from aiki.adapters.broker.rabbitmq.link import Address, Link
+from aiki.errors import AikiError, BrokerUnavailableError
+from aiki.observability import get_logger
+
+__all__ = ["Supervisor"]
+
+log = get_logger(__name__)
+
+PAUSE_FIRST_SECONDS = 0.05
+PAUSE_MAX_SECONDS = 2.0
+
+
+class Supervisor:
+    """Keeps one link alive at a time. *connect* opens one to an address and makes the topology sure to be there."""
+
+    def __init__(self, connect: Callable[[Address], Awaitable[Link]]) -> None:
+        self._order: Iterator[Address] = iter(())
+        self._connect = connect
+        self._link: Link | None = None
+        self._trouble = "it was not started"
+        self._changed = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._farewells: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def link(self) -> Link | None:
+        """The link, if there is one now."""
+        return self._link if self._link is not None and not self._link.is_lost else None
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no link."""
+        return self._trouble
+
+    async def start(self, addresses: Sequence[Address]) -> None:
+        """Connect, trying each of *addresses* once, and stay connected from then on.
+
+        Raises:
+            BrokerUnavailableError, ConfigurationError: none of them could be used.
+        """
+        if self._is_closed:
+            raise BrokerUnavailableError("this broker was closed", hint="make a new one")
+        if self._keeper is not None:
+            return
+        self._order = cycle(addresses)
+        for others in range(len(addresses) - 1, -1, -1):
+            try:
+                self._link = await self._connect(next(self._order))
+                break
+            except AikiError:
+                if others == 0:
+                    raise
+        self._keeper = asyncio.create_task(self._keep(), name="aiki-rabbitmq-supervisor")
+
+    async def current(self, *, timeout: float) -> Link:
+        """Wait for a link, up to *timeout* seconds.
+
+        Raises:
+            BrokerUnavailableError: there was none in time, or the broker was closed or never started.
+        """
+        if (link := self.link) is not None:
+            return link
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.wait()
+        except TimeoutError:
+            raise BrokerUnavailableError(
+                f"there was no connection to RabbitMQ within {timeout:g} s: {self._trouble}",
+                hint="it is made again by itself as soon as RabbitMQ can be reached; `aiki doctor` looks closer",
+            ) from None
+
+    async def wait(self) -> Link:
+        """Wait for a link, for as long as it takes.
+
+        Raises:
+            BrokerUnavailableError: the broker was closed, or never started.
+        """
+        while (link := self.link) is None:
+            if self._is_closed or self._keeper is None:
+                raise BrokerUnavailableError(f"there is no connection to RabbitMQ: {self._trouble}")
+            self._changed.clear()
+            await self._changed.wait()
+        return link
+
+    async def close(self) -> None:
+        """Disconnect for good; safe to call twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._trouble = "it was closed"
+        self._changed.set()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._link is not None:
+            await self._link.close("it was closed")
+        await asyncio.gather(*self._farewells)
+
+    async def _keep(self) -> None:
+        while self._link is not None:
+            self._trouble = await asyncio.shield(self._link.lost)
+            log.warning("broker.lost", address=str(self._link.address), reason=self._trouble)
+            self._take_down(self._link)
+            self._link = await self._reconnect()
+            log.info("broker.connected", address=str(self._link.address))
+            self._changed.set()
+
+    def _take_down(self, link: Link) -> None:
+        """Close what is left of *link* beside everything else: one that hangs must not delay the next."""
+        farewell = asyncio.create_task(link.close(self._trouble), name="aiki-rabbitmq-farewell")
+        self._farewells.add(farewell)
+        farewell.add_done_callback(self._farewells.discard)
+
+    async def _reconnect(self) -> Link:
+        pause = PAUSE_FIRST_SECONDS
+        while True:
+            # Jitter is no secret.
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, PAUSE_MAX_SECONDS)
+            try:
+                return await self._connect(next(self._order))
+            except AikiError as error:
+                if error.message != self._trouble:
+                    self._trouble = error.message
+                    log.warning("broker.unreachable", reason=error.message, hint=error.hint)
