@@ -347,8 +347,6 @@ class TestHub:
 
         with pytest.raises(InvalidNameError):
             await broker.consume_commands(["no spaces"], prefetch=1)
-        with pytest.raises(InvalidNameError):
-            await broker.send([execute_run(1, queue="aiki.events.0")], timeout=PATIENCE)
 
     async def test_a_value_that_could_not_be_written_is_refused_here_too(self, system: MemorySystem) -> None:
         broker = await system.connect()

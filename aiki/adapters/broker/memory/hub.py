@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
@@ -31,6 +32,7 @@ from aiki.errors import InvalidNameError, UndecodableError, UnroutableError
 from aiki.ports.broker import Request
 from aiki.ports.clock import Clock
 from broker_topology import (
+    COMMANDS,
     CONTROL,
     DEAD_LETTERS,
     EVENTS,
@@ -213,13 +215,12 @@ class MemoryHub:
         """See that *command* can be sent, and tell what sends it.
 
         Raises:
-            PayloadError, InvalidNameError, RetryDelayError: it cannot.
+            PayloadError, RetryDelayError: it cannot.
         """
         bytes_max = self.message_bytes_max
         match command:
             case ExecuteRun() | ExecuteTask():
-                codec.encode_command(command, bytes_max=bytes_max)
-                return partial(self.commands(command.queue).put, command)
+                return self._prepare_order(command, codec.encode_command(command, bytes_max=bytes_max))
             case SendEvent():
                 codec.encode_events([command.event], bytes_max=bytes_max)
                 return partial(self._send_event, command.event)
@@ -244,6 +245,16 @@ class MemoryHub:
         asker = self._brokers.get(request.reply_to)
         if asker is not None:
             asker.hear(request.correlation_id, answer)
+
+    def _prepare_order(self, command: WorkerCommand, body: bytes) -> Callable[[], object]:
+        try:
+            queue = self.commands(command.queue)
+        except InvalidNameError as error:  # One run that names nonsense must not hold up the others.
+            why = UndecodableError("undeliverable", error.message)
+            letter = codec.dead_letter_of(why, origin=COMMANDS, body=body, at=self._clock.now())
+            workflow = command.workflow if isinstance(command, ExecuteRun) else None
+            return partial(self.dead_letters.put, replace(letter, run_id=command.run_id, workflow=workflow))
+        return partial(queue.put, command)
 
     def _send_event(self, event: Event) -> None:
         self.events(partition_of(event.run_id, self.partitions)).put((event,))

@@ -143,6 +143,20 @@ class DeadLettersContract:
         one, two = await collect(await broker.consume_dead_letters(prefetch=10), 2)
         assert one.body.id == two.body.id
 
+    async def test_a_command_for_a_queue_that_cannot_exist_is_parked_and_the_others_go_on(
+        self, system: BrokerSystem
+    ) -> None:
+        broker = await system.connect()
+        subscription = await broker.consume_commands([QUEUE], prefetch=10)
+
+        await broker.send([execute_run(1, queue="no spaces"), execute_run(2, queue=QUEUE)], timeout=PATIENCE)
+
+        assert bodies_of(await collect(subscription, 1)) == [execute_run(2, queue=QUEUE)]
+        (delivery,) = await collect(await broker.consume_dead_letters(prefetch=10), 1)
+        assert delivery.body.reason == "undeliverable"
+        assert delivery.body.run_id == "run-1"
+        assert delivery.body.workflow == "contract"
+
     async def test_events_that_are_redelivered_go_to_where_they_were_found(self, system: BrokerSystem) -> None:
         broker = await system.connect()
         subscription = await broker.consume_events(1, prefetch=10)
