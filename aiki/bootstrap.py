@@ -122,7 +122,7 @@ def make_broker(settings: Settings, *, name: str) -> Broker:
     """
     from aiki.adapters.broker.rabbitmq import RabbitBroker
 
-    return RabbitBroker(amqp_url(settings), partitions=settings.partitions, name=name)
+    return RabbitBroker(amqp_url(settings), partitions=settings.partitions, name=name, heartbeat=settings.heartbeat)
 
 
 def make_store(settings: Settings) -> Store:
@@ -327,7 +327,7 @@ def _client_broker(settings: Settings, *, name: str) -> ClientBroker:
         return SocketBroker((settings.root / Path(url.removeprefix(_EMBEDDED)).expanduser()).absolute())
     from aiki.adapters.broker.rabbitmq import RabbitBroker
 
-    return RabbitBroker(url, partitions=settings.partitions, name=name)
+    return RabbitBroker(url, partitions=settings.partitions, name=name, heartbeat=settings.heartbeat)
 
 
 def _orchestrator_settings(settings: Settings) -> "OrchestratorSettings":

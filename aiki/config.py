@@ -109,6 +109,15 @@ class Settings(BaseModel):
         Field(pattern=r"^[A-Za-z0-9_-]{1,63}$", description="The database in it."),
         Allowed("letters, digits, '_' and '-', at most 63"),
     ] = "aiki"
+    heartbeat: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=600,
+            description="Seconds between heartbeats with RabbitMQ; a frozen process loses its runs after about three.",
+        ),
+        Allowed("a whole number of seconds from 1 to 600"),
+    ] = 10
     partitions: Annotated[
         int,
         Field(ge=1, le=256, description="How many queues the events are spread over; fixed once runs exist."),

@@ -50,7 +50,7 @@ async def test_a_run_goes_on_elsewhere_when_its_worker_is_killed_in_the_third_of
 
 
 async def test_a_frozen_worker_that_wakes_up_is_refused_and_the_run_has_one_history(cluster: Cluster) -> None:
-    cluster.environment["AIKI_HEARTBEAT"] = "1s"
+    cluster.environment["AIKI_HEARTBEAT"] = "1"
     cluster.orchestrator()
     frozen = cluster.worker("five-steps")
     cluster.world.hold("step-3")
