@@ -36,7 +36,7 @@ class Questions:
             BrokerUnavailableError, QueryTimeoutError: there is no answer in time.
             QueryFailedError: an orchestrator could not do it.
         """
-        answer = await self._answer_to(query, self.timeout if timeout is None else timeout)
+        answer = await self.answer_to(query, timeout=timeout)
         if isinstance(answer, kind):
             return answer
         reason = answer.reason if isinstance(answer, QueryFailed) else f"it answered with {answer.type}"
@@ -67,9 +67,11 @@ class Questions:
             after_seq = page.entries[-1].seq if page.entries else after_seq
             complete = page.complete or not page.entries
 
-    async def _answer_to(self, query: Query, timeout: float) -> Answer:
+    async def answer_to(self, query: Query, *, timeout: float | None = None) -> Answer:
+        """Ask, whatever the answer may be. Raises as ``ask``, except for an orchestrator that could not do it."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        limit = self.timeout if timeout is None else timeout
+        deadline = loop.time() + limit
         while (remaining := deadline - loop.time()) > 0:
             try:
                 return await self._broker.ask(query, timeout=remaining)
@@ -78,4 +80,4 @@ class Questions:
                 if loop.time() + pause >= deadline:
                     raise
                 await asyncio.sleep(pause)
-        raise QueryTimeoutError(timeout=timeout)
+        raise QueryTimeoutError(timeout=limit)

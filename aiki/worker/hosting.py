@@ -1,4 +1,4 @@
-"""What the worker is for the execution of one run."""
+"""What the worker is for what it executes."""
 
 import asyncio
 import random
@@ -14,19 +14,17 @@ from aiki.ports.clock import Clock
 from aiki.worker.host import Host
 from aiki.worker.surroundings import Surroundings
 
-__all__ = ["RunHost"]
+__all__ = ["RunHost", "WorkerHost"]
 
 # A question without an answer is asked again after at most this long.
 PAUSE_SECONDS = 2.0
 
 
-class RunHost(Host):
-    """Lets one dispatch of a run speak, until it is abandoned."""
+class WorkerHost(Host):
+    """The worker, for whatever it executes."""
 
-    def __init__(self, surroundings: Surroundings, command: ExecuteRun) -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
-        self._command = command
-        self._abandoned = asyncio.Event()
 
     @property
     def worker(self) -> str:
@@ -50,23 +48,14 @@ class RunHost(Host):
 
     def publish(self, events: Sequence[Event]) -> Awaitable[None]:
         """Put *events* in line now; what this returns is done once they are confirmed."""
-        if self._abandoned.is_set():
-            return _failed(RunAbandonedError(self._command.run_id))
         try:
             return self._surroundings.publisher.submit(events)
         except AikiError as error:
             return _failed(error)
 
     async def ask(self, query: Query) -> Answer:
-        """Ask until somebody answers, or the run is abandoned."""
-        while not self._abandoned.is_set():
-            try:
-                return await self._surroundings.questions.answer_to(query)
-            except BrokerError:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(random.uniform(0, PAUSE_SECONDS)):
-                        await self._abandoned.wait()
-        raise RunAbandonedError(self._command.run_id)
+        """Ask an orchestrator."""
+        return await self._surroundings.questions.answer_to(query)
 
     async def run_in_thread(self, function: Callable[[], Any]) -> Any:
         """Call *function* in a thread of the worker."""
@@ -75,6 +64,32 @@ class RunHost(Host):
     def new_id(self) -> str:
         """Make an id that nobody has made before."""
         return self._surroundings.new_id()
+
+
+class RunHost(WorkerHost):
+    """Lets one dispatch of a run speak, until it is abandoned."""
+
+    def __init__(self, surroundings: Surroundings, command: ExecuteRun) -> None:
+        super().__init__(surroundings)
+        self._command = command
+        self._abandoned = asyncio.Event()
+
+    def publish(self, events: Sequence[Event]) -> Awaitable[None]:
+        """Put *events* in line, unless the run was abandoned."""
+        if self._abandoned.is_set():
+            return _failed(RunAbandonedError(self._command.run_id))
+        return super().publish(events)
+
+    async def ask(self, query: Query) -> Answer:
+        """Ask until somebody answers, or the run is abandoned."""
+        while not self._abandoned.is_set():
+            try:
+                return await super().ask(query)
+            except BrokerError:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(random.uniform(0, PAUSE_SECONDS)):
+                        await self._abandoned.wait()
+        raise RunAbandonedError(self._command.run_id)
 
     def abandon(self) -> None:
         """Say nothing more for this dispatch, and drop what was not sent yet."""
