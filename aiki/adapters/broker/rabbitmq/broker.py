@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from aiki.adapters.broker.rabbitmq.asking import Asker
@@ -28,6 +28,7 @@ from aiki.adapters.broker.rabbitmq.publisher import Publisher
 from aiki.adapters.broker.rabbitmq.repairs import undeliverable
 from aiki.adapters.broker.rabbitmq.sending import Deadline, Sender
 from aiki.adapters.broker.rabbitmq.shared import SharedSubscription
+from aiki.adapters.broker.rabbitmq.subscriber import Subscriber
 from aiki.adapters.broker.rabbitmq.subscription import Arrival, RabbitSubscription, Refuse
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
 from aiki.adapters.clock import SystemClock
@@ -107,7 +108,7 @@ class RabbitBroker(Broker):
         self._sender = Sender(self._publisher, self._supervisor, self._topology)
         self._asker: Asker | None = None
         self._opening_asker = asyncio.Lock()
-        self._subscriptions: set[RabbitSubscription[Any]] = set()
+        self._subscriber = Subscriber(self._supervisor, self._topology)
 
     @property
     def partitions(self) -> int:
@@ -131,7 +132,7 @@ class RabbitBroker(Broker):
 
     async def close(self) -> None:
         """Close the subscriptions, so that acknowledgements on their way arrive, then the connections."""
-        await asyncio.gather(*(subscription.close() for subscription in tuple(self._subscriptions)))
+        await self._subscriber.close()
         await self._publisher.close()
         if self._asker is not None:
             await self._asker.close()
@@ -146,12 +147,11 @@ class RabbitBroker(Broker):
 
     async def consume_notices(self, client: str) -> NoticeSubscription:
         """Subscribe through a queue of our own, bound with the client's address."""
-        link = await self._link()
-        private = _named("client", client, notice_queue)
-        queue = private.queues[0].name
-        notices = RabbitNotices(await link.consuming_channel(), decode=read_notice, refuse=self._drop, queue=queue)
-        await self._begin(notices, link, [queue], prefetch=NOTICES_PREFETCH, private=private)
-        return notices
+        return await self._subscriber.subscribe_privately(
+            lambda channel: RabbitNotices(channel, decode=read_notice, refuse=self._drop),
+            _named("client", client, notice_queue),
+            prefetch=NOTICES_PREFETCH,
+        )
 
     async def ask(self, query: Query, *, timeout: float) -> Answer:
         """Ask through ``aiki.queries``."""
@@ -167,27 +167,23 @@ class RabbitBroker(Broker):
 
     async def consume_commands(self, queues: Collection[str], *, prefetch: int) -> Subscription[WorkerCommand]:
         """Subscribe to several queues over one channel, the prefetch shared out among them."""
-        link = await self._link()
-        for queue in queues:
-            if queue not in link.declared:
-                await ensure(link, _named("queue", queue, lambda name, _: command_queue(name)))
-                link.declared.add(queue)
-        channel = await link.consuming_channel()
-        kind = RabbitSubscription if len(set(queues)) == 1 else SharedSubscription
-        subscription = kind(channel, decode=read_command, refuse=self._park_undecodable)
-        await self._begin(subscription, link, set(queues), prefetch=prefetch)
-        return subscription
+        names = list(dict.fromkeys(queues))
+        layout = sum((_command_queue(name) for name in names), Topology())
+        kind = RabbitSubscription[WorkerCommand] if len(names) == 1 else SharedSubscription[WorkerCommand]
+        return await self._subscriber.subscribe(
+            lambda channel: kind(channel, decode=read_command, refuse=self._park_undecodable),
+            names,
+            prefetch=prefetch,
+            layout=layout,
+        )
 
     async def consume_control(self, worker: str) -> Subscription[NotifyWorker]:
         """Subscribe through a queue of our own, bound with the worker's name."""
-        link = await self._link()
-        private = _named("worker", worker, control_queue)
-        subscription = RabbitSubscription(
-            await link.consuming_channel(), decode=read_control, refuse=self._park_undecodable
+        return await self._subscriber.subscribe_privately(
+            lambda channel: RabbitSubscription(channel, decode=read_control, refuse=self._park_undecodable),
+            _named("worker", worker, control_queue),
+            prefetch=NOTICES_PREFETCH,
         )
-        queue = private.queues[0].name
-        await self._begin(subscription, link, [queue], prefetch=NOTICES_PREFETCH, private=private)
-        return subscription
 
     async def park(self, letter: DeadLetter, *, timeout: float) -> None:
         """Publish *letter* to the dead letters."""
@@ -245,29 +241,12 @@ class RabbitBroker(Broker):
             raise
         return link
 
-    async def _link(self) -> Link:
-        return await self._supervisor.current(timeout=self._connect_timeout)
-
     async def _subscribe(
         self, queue: str, prefetch: int, decode: Callable[[Arrival], T], refuse: Refuse
     ) -> RabbitSubscription[T]:
-        link = await self._link()
-        subscription = RabbitSubscription(await link.consuming_channel(), decode=decode, refuse=refuse)
-        await self._begin(subscription, link, [queue], prefetch=prefetch)
-        return subscription
-
-    async def _begin(
-        self,
-        subscription: RabbitSubscription[T],
-        link: Link,
-        queues: Collection[str],
-        *,
-        prefetch: int,
-        private: Topology | None = None,
-    ) -> None:
-        await subscription.begin(link, queues, prefetch=prefetch, private=private)
-        self._subscriptions.add(subscription)
-        subscription.when_lost(lambda: self._subscriptions.discard(subscription))
+        return await self._subscriber.subscribe(
+            lambda channel: RabbitSubscription(channel, decode=decode, refuse=refuse), [queue], prefetch=prefetch
+        )
 
     async def _park_undecodable(self, arrival: Arrival, error: UndecodableError) -> None:
         letter = dead_letter_of(error, origin=arrival.queue, body=arrival.body, at=self._clock.now())
@@ -277,13 +256,25 @@ class RabbitBroker(Broker):
         """Do nothing more about it: it is logged, was kept for nobody, and its receiver may park nothing."""
 
 
-def _named(what: str, name: str, make: Callable[[str, str], Topology]) -> Topology:
-    """Lay out the queue for *name*, with something in its name that no other connection has.
+def _named(what: str, name: str, make: Callable[[str, str], Topology]) -> Callable[[], Topology]:
+    """Lay out the queue for *name*, each time with something in its name that no other connection has.
 
     Raises:
         InvalidNameError: *name* cannot be part of a queue's name.
     """
-    try:
+
+    def layout() -> Topology:
         return make(name, uuid4().hex[:8])
+
+    try:
+        layout()
     except QueueNameError as error:
         raise InvalidNameError(what, error.name, reason=error.reason) from error
+    return layout
+
+
+def _command_queue(name: str) -> Topology:
+    try:
+        return command_queue(name)
+    except QueueNameError as error:
+        raise InvalidNameError("queue", error.name, reason=error.reason) from error

@@ -33,6 +33,9 @@ FRAME_BUFFER = 1000
 # A broker that hangs answers no farewell; the system closes the socket whatever it says.
 CLOSE_SECONDS = 3.0
 
+# Between the failure of a call and the end of its connection: a few turns of the event loop.
+NOTICE_SECONDS = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -116,6 +119,14 @@ class Link:
     def is_lost(self) -> bool:
         """Whether either connection is gone."""
         return self.lost.done()
+
+    async def is_gone(self) -> bool:
+        """Tell whether the link is lost, after something failed that may be a sign of it.
+
+        A call fails a moment before the driver says that the connection is closed.
+        """
+        await asyncio.wait({self.lost}, timeout=NOTICE_SECONDS)
+        return self.is_lost
 
     def lose(self, reason: str) -> None:
         """Give the link up: whoever depends on it hears of it at once."""

@@ -1,11 +1,9 @@
 """Notices for one client, over a queue of its own; each run that it watches is a binding."""
 
-from collections.abc import Callable
-
-from aiormq.channel import Channel
+from collections.abc import Collection
 
 from aiki.adapters.broker.rabbitmq.declaring import RPC_SECONDS
-from aiki.adapters.broker.rabbitmq.subscription import Arrival, RabbitSubscription, Refuse
+from aiki.adapters.broker.rabbitmq.subscription import RabbitSubscription
 from aiki.engine.commands import Notice
 from aiki.errors import InvalidNameError
 from aiki.ports.broker import NoticeSubscription
@@ -17,9 +15,11 @@ __all__ = ["RabbitNotices"]
 class RabbitNotices(RabbitSubscription[Notice], NoticeSubscription):
     """What is addressed to a client, and what it watches. Gone with its connection."""
 
-    def __init__(self, channel: Channel, *, decode: Callable[[Arrival], Notice], refuse: Refuse, queue: str) -> None:
-        super().__init__(channel, decode=decode, refuse=refuse)
-        self._queue = queue
+    _queue = ""
+
+    async def _start(self, queues: Collection[str], prefetch: int) -> None:
+        (self._queue,) = queues
+        await super()._start(queues, prefetch)
 
     async def watch(self, run_id: str) -> None:
         """Bind the run; once the broker has said so, every later notice of it is routed here."""
