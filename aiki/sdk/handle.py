@@ -6,6 +6,7 @@ be made from the id of a run at any time, in any process.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["Handle"]
 
 R = TypeVar("R")
+
+# How soon a run that is followed and not stored yet is looked for again.
+LOOK_AGAIN_SECONDS = 0.2
 
 _ENDED: dict[RunStatus, type[RunEndedError]] = {
     RunStatus.FAILED: RunFailedError,
@@ -125,8 +129,11 @@ class Handle(Generic[R]):
                 if run is not None and run != last:
                     last = run
                     yield run
-                else:
-                    await self._interest.change_after(changes)
+                    continue
+                # Nobody says when a run is stored: until then, look again.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN_SECONDS if last is None else None):
+                        await self._interest.change_after(changes)
 
     async def journal(self) -> tuple[JournalEntry, ...]:
         """Read all that the run has learnt so far."""

@@ -269,6 +269,8 @@ class OutcomeListener:
     async def _asked(self, expected: _Expected, ask: Callable[[], Awaitable[None]]) -> bool:
         """Ask once somebody listens; tell whether there was an answer."""
         await self._listening.wait()
+        if not expected.stale:
+            return True  # Somebody else asks already.
         expected.stale = False  # First: a gap that opens during the question makes it stale again.
         try:
             async with self._questions:
