@@ -1,0 +1,1 @@
+"""Examples: small applications to read, to run and to copy from."""
