@@ -1,0 +1,571 @@
+"""The execution of one dispatch of a run, from its start to what the worker says last of it.
+
+It is a machine that callbacks of the worker's event loop push on: something was
+confirmed, an attempt ended, a moment came, a notice arrived. Each push replays what
+is confirmed until nothing moves, records what was learnt, and starts what is new,
+in this order and in no other (rules 12 and 13). The workflow itself is driven from
+these plain callbacks, on its own loop, and never from inside a task.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from aiki.engine.commands import ExecuteRun, NotifyWorker, WorkerNotice
+from aiki.engine.events import Event, RunCompleted, RunFailed, RunStarted, RunSuspended
+from aiki.engine.ids import child_run_id, idempotency_key_of, task_id_of
+from aiki.engine.journal import EntryKind, JournalEntry
+from aiki.engine.queries import GetJournal, JournalPage, QueryFailed
+from aiki.errors import QueryFailedError, RunAbandonedError, WorkflowStuckError
+from aiki.sdk.workflow import Workflow
+from aiki.worker.alarms import Alarms, Bell
+from aiki.worker.arrivals import Arrivals
+from aiki.worker.attempts import Attempt, Attempted
+from aiki.worker.facts import Fact, attempt_ended, item_arrived
+from aiki.worker.failures import failed_operations, failure_of
+from aiki.worker.history import MARKS, History
+from aiki.worker.host import Host
+from aiki.worker.operations import (
+    ChildOperation,
+    Operation,
+    SignalOperation,
+    StatusOperation,
+    TaskOperation,
+    TimerOperation,
+)
+from aiki.worker.recorder import Batch, Recorder
+from aiki.worker.replay import End, Replay
+from aiki.worker.voice import Voice
+
+__all__ = ["Execution", "Host"]
+
+# A long journal is replayed in slices of this many seconds, so that heartbeats and other runs get their turn.
+SLICE_SECONDS = 0.01
+
+
+class Execution:
+    """Executes one dispatch of a run, and can be told to stop."""
+
+    def __init__(self, command: ExecuteRun, workflow: Workflow[..., Any], host: Host) -> None:
+        self._command = command
+        self._workflow = workflow
+        self._host = host
+        self._machine: _Machine | None = None
+        self._notices: list[NotifyWorker] = []
+        self._is_abandoned = False
+        self._is_handing_back = False
+
+    async def execute(self) -> None:
+        """Execute the run until the last thing that this dispatch says of it is confirmed.
+
+        Raises:
+            RunAbandonedError: it was told to stop, by ``abandon`` or a ``FENCED`` notice.
+            AikiError: what it had to say is not going to be confirmed, or its journal cannot be had.
+        """
+        command, host = self._command, self._host
+        if self._is_abandoned:
+            raise RunAbandonedError(command.run_id)
+        voice, now = Voice(command, host), host.clock.now()
+        started = asyncio.ensure_future(host.publish([voice.says(RunStarted, max(now, command.now))]))
+        try:
+            began_at = command.started_at or max(now, command.now)
+            entries = await self._recorded()
+            recorder = Recorder(command, host, entries, began_at=began_at)
+            entries = [*entries, *await self._forgive(recorder)]
+            if self._is_abandoned:
+                raise RunAbandonedError(command.run_id)
+            self._machine = _Machine(command, self._workflow, host, entries, recorder, voice, began_at)
+            await self._machine.run(started, notices=self._notices, grace=host.grace if self._is_handing_back else None)
+        finally:
+            if not started.cancel() and not started.cancelled():
+                started.exception()  # Whoever had to hear of it has.
+
+    def notify(self, notice: NotifyWorker) -> None:
+        """Take what an orchestrator has to say about this dispatch."""
+        if notice.notice is WorkerNotice.FENCED:
+            self.abandon()
+        elif self._machine is None:
+            self._notices.append(notice)
+        else:
+            self._machine.notify(notice)
+
+    def abandon(self) -> None:
+        """Stop at once and record nothing more: the run is somebody else's."""
+        self._is_abandoned = True
+        if self._machine is not None:
+            self._machine.abandon()
+
+    def hand_back(self) -> None:
+        """Start nothing new; give the run back when what is under way has ended, or the host's grace is over."""
+        self._is_handing_back = True
+        if self._machine is not None:
+            self._machine.hand_back(self._host.grace)
+
+    async def _recorded(self) -> list[JournalEntry]:
+        command = self._command
+        entries = list(command.journal[: command.base_seq])
+        while len(entries) < command.base_seq:
+            answer = await self._host.ask(GetJournal(run_id=command.run_id, after_seq=len(entries)))
+            if isinstance(answer, QueryFailed):
+                raise QueryFailedError("GetJournal", answer.reason)
+            assert isinstance(answer, JournalPage)
+            page = [entry for entry in answer.entries if len(entries) < entry.seq <= command.base_seq]
+            if not page:
+                raise QueryFailedError("GetJournal", f"run {command.run_id} has no entry after #{len(entries)}")
+            entries.extend(page)
+        return entries
+
+    async def _forgive(self, recorder: Recorder) -> Sequence[JournalEntry]:
+        """Record that the failures which ended the run are void, before anything is replayed."""
+        now = self._host.clock.now()
+        for operation in self._command.forgiven:
+            recorder.learn(Fact(kind=EntryKind.RETRIED, at=now, label=operation))
+        batch = recorder.take_batch(now)
+        if batch.events:
+            await self._host.publish(batch.events)
+        return batch.entries
+
+
+class _Machine:
+    """What pushes a run on."""
+
+    def __init__(
+        self,
+        command: ExecuteRun,
+        workflow: Workflow[..., Any],
+        host: Host,
+        entries: Sequence[JournalEntry],
+        recorder: Recorder,
+        voice: Voice,
+        began_at: datetime,
+    ) -> None:
+        self._command = command
+        self._host = host
+        self._voice = voice
+        self._recorder = recorder
+        self._history = History(entries)
+        self._replay = Replay(command, workflow, self._history, began_at=began_at)
+        self._arrivals = Arrivals(self._history.sources)
+        self._arrivals.put(command.inbox)
+        self._cancellations = set(self._history.sources)
+        self._attempts: dict[str, tuple[Attempt, asyncio.Task[Attempted]]] = {}
+        self._alarms = Alarms()
+        self._due: list[Operation] = []
+        self._bell = Bell(host.clock, self._push)
+        self._grace = Bell(host.clock, self._cut_off)
+        # The worker's clock may be behind the orchestrator's: a timer that the one found due must not be early here.
+        self._clock_offset = max(timedelta(), command.now - host.clock.now())
+        self._context = copy_context()
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._publishing: asyncio.Future[None] | None = None
+        # An earlier holder was lost, perhaps to this run: nothing starts before it is known who has it now (rule 4).
+        self._may_start = not (command.recovered or command.alone)
+        self._is_scheduled = False
+        self._is_checked = False
+        self._is_handing_back = False
+        self._is_ending = False
+
+    async def run(
+        self, started: "asyncio.Future[None]", *, notices: Sequence[NotifyWorker], grace: float | None
+    ) -> None:
+        """Run until the run was given back or ended, and that is confirmed."""
+        started.add_done_callback(partial(self._guarded, self._on_started))
+        try:
+            for notice in notices:
+                self.notify(notice)
+            if grace is not None:
+                self.hand_back(grace)
+            self._push()
+            await self._over
+        finally:
+            await self._clean_up()
+
+    def notify(self, notice: NotifyWorker) -> None:
+        """Take what an orchestrator has to say."""
+        if notice.notice is WorkerNotice.PAUSE:
+            self._is_handing_back = True
+        elif notice.notice is WorkerNotice.CANCEL:
+            self._learn_cancellation(notice.source or "")
+        self._arrivals.put(notice.items)
+        self._push()
+
+    def hand_back(self, grace: float) -> None:
+        """Start nothing new; what is under way may end within *grace* seconds."""
+        self._is_handing_back = True
+        self._grace.set(self._now(), grace)
+        self._push()
+
+    def abandon(self) -> None:
+        """Stop at once, and say nothing more."""
+        self._is_ending = True
+        self._loop.call_soon(self._conclude, RunAbandonedError(self._command.run_id))
+
+    def _conclude(self, error: BaseException | None) -> None:
+        self._is_ending = True
+        self._replay.discard()
+        if self._over.done():
+            return
+        if error is None:
+            self._over.set_result(None)
+        else:
+            self._over.set_exception(error)
+
+    async def _clean_up(self) -> None:
+        self._is_ending = True
+        self._replay.discard()
+        self._bell.stop()
+        self._grace.stop()
+        if self._publishing is not None:
+            self._publishing.cancel()
+        running = [task for _, task in self._attempts.values()]
+        self._cut_off()
+        if running:
+            await asyncio.wait(running)
+
+    # -- the machine -----------------------------------------------------------------------------
+
+    def _now(self) -> datetime:
+        return self._host.clock.now() + self._clock_offset
+
+    def _push(self) -> None:
+        """Have the machine move once more, soon."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._guarded, self._move)
+
+    def _guarded(self, step: Callable[..., None], *args: Any) -> None:
+        try:
+            step(*args)
+        except Exception as error:  # noqa: BLE001 - a defect of ours ends the execution, which raises it
+            self._conclude(error)
+
+    def _move(self) -> None:
+        self._is_scheduled = False
+        if self._is_ending:
+            return
+        replay = self._replay
+        try:
+            if not self._drive():
+                self._push()
+                return
+        except WorkflowStuckError as error:
+            self._end_with(End(error=error))
+            return
+        self._let_go_of_what_was_cancelled()
+        end = replay.end
+        if end is None and not self._is_checked:
+            end = self._compare_code_and_record()
+        if end is not None:
+            self._end_with(end)
+            return
+        if replay.is_live:
+            self._learn_what_is_due()
+            self._start_what_is_new()
+        self._learn_what_arrived()
+        self._record()
+        self._rest()
+
+    def _drive(self) -> bool:
+        """Replay what is confirmed, for a while; tells whether nothing is left to replay."""
+        clock = self._host.clock
+        until = clock.monotonic() + SLICE_SECONDS
+        while self._replay.step():
+            if clock.monotonic() > until:
+                return False
+        return True
+
+    def _compare_code_and_record(self) -> End | None:
+        """Check, once, at the end of what is recorded, that the code fits it; take up what is under way."""
+        self._is_checked = True
+        error = self._replay.check()
+        if error is not None:
+            return End(error=error)
+        new = set(map(id, self._replay.new))
+        for operation in list(self._replay.pending.values()):
+            if id(operation) not in new:
+                self._take_up(operation)
+        if self._command.cancel_requested is not None:
+            self._learn_cancellation(self._command.cancel_requested)
+        self._learn_what_is_due(woken=self._command.woken)
+        self._learn_what_arrived()
+        self._leave_the_past()
+        return None
+
+    def _leave_the_past(self) -> None:
+        """Let time go on from now: with the next entry, or with one that only says what time it is (rule 13)."""
+        resumed = self._command.base_seq > 0 or bool(self._command.waits)
+        if self._recorder.has_facts:
+            return
+        if resumed and self._replay.new and not self._is_handing_back:
+            self._recorder.learn(Fact(kind=EntryKind.CLOCK, at=self._now()))
+        else:
+            self._replay.go_live(None)
+
+    # -- learning --------------------------------------------------------------------------------
+
+    def _learn_cancellation(self, source: str) -> None:
+        if source in self._cancellations:
+            return
+        self._cancellations.add(source)
+        label = f"cancel#{self._history.cancellations + 1}"
+        self._recorder.learn(Fact(kind=EntryKind.CANCEL_REQUESTED, at=self._now(), label=label, source=source))
+
+    def _learn_what_is_due(self, *, woken: bool = False) -> None:
+        now = self._now()
+        due = self._alarms.take_due(now)
+        nearest = self._alarms.take_nearest() if woken and not due else None
+        for operation in (*due, *([nearest] if nearest is not None else ())):
+            if isinstance(operation, TimerOperation):
+                operation.busy = True
+                self._recorder.learn(Fact(kind=EntryKind.TIMER_FIRED, at=now, operation=operation))
+            else:
+                self._due.append(operation)
+
+    def _learn_what_arrived(self) -> None:
+        for operation, item in self._arrivals.take():
+            operation.busy = True
+            self._recorder.learn(item_arrived(operation, item, self._now()))
+
+    def _let_go_of_what_was_cancelled(self) -> None:
+        dropped, self._replay.dropped = self._replay.dropped, []
+        for operation in dropped:
+            if operation.id in self._attempts:
+                _cut(*self._attempts[operation.id])
+            if isinstance(operation, ChildOperation) and operation.child_id is not None:
+                self._recorder.announce(self._voice.cancels_child(self._now(), operation.child_id))
+
+    # -- recording -------------------------------------------------------------------------------
+
+    def _record(self) -> None:
+        while self._publishing is None and self._recorder.has_something:
+            batch = self._recorder.take_batch(self._now())
+            for fact in self._recorder.take_dropped():
+                if fact.item is not None:
+                    self._arrivals.put_back(fact.item)
+            self._learn_what_arrived()
+            if batch.events:
+                self._publish(batch.events, partial(self._on_confirmed, batch))
+
+    def _publish(self, events: Sequence[Event], then: Callable[[], None]) -> None:
+        self._publishing = asyncio.ensure_future(self._host.publish(events))
+        self._publishing.add_done_callback(partial(self._guarded, self._on_published, then))
+
+    def _on_published(self, then: Callable[[], None], published: "asyncio.Future[None]") -> None:
+        self._publishing = None
+        if published.cancelled():
+            self._conclude(RunAbandonedError(self._command.run_id))
+        elif (error := published.exception()) is not None:
+            self._conclude(error)
+        else:
+            then()
+
+    def _on_started(self, started: "asyncio.Future[None]") -> None:
+        if started.cancelled():
+            return
+        error = started.exception()
+        if error is not None:
+            self._conclude(error)
+            return
+        self._may_start = True
+        self._push()
+
+    def _on_confirmed(self, batch: Batch) -> None:
+        if self._is_ending:
+            return
+        if batch.entries and self._is_checked and not self._replay.is_live:
+            self._replay.go_live(batch.entries[0].at)
+        self._history.append(batch.entries)
+        for fact, entry in zip(batch.facts, batch.entries, strict=True):
+            self._follow_up(fact, entry)
+        self._push()
+
+    def _follow_up(self, fact: Fact, entry: JournalEntry) -> None:
+        """Do what had to wait until an entry was confirmed."""
+        operation = fact.operation
+        if operation is None:
+            return
+        operation.busy = False
+        if entry.kind in MARKS:
+            operation.note(entry)
+            if not operation.is_over:
+                self._take_up(operation)
+
+    def _take_up(self, operation: Operation) -> None:
+        """See to it that whatever *operation* is known to wait for is noticed."""
+        match operation:
+            case TaskOperation(task_id=str(task_id)):
+                self._arrivals.wait(operation)
+                if self._command.recovered and not self._replay.is_live:
+                    # The order for it may have been lost with the earlier holder's orchestrator.
+                    again = self._voice.schedules(self._now(), operation, None, task_id=task_id)
+                    self._recorder.announce(again)
+            case ChildOperation(child_id=str()):
+                self._arrivals.wait(operation)
+                self._recorder.announce(self._voice.requests_child(self._now(), operation))
+            case SignalOperation():
+                self._arrivals.wait(operation)
+            case TaskOperation() | TimerOperation(is_fixed=True):
+                self._alarms.set(operation)
+            case _:
+                pass  # A deadline that is not recorded is settled when the recorded past is over.
+
+    # -- starting --------------------------------------------------------------------------------
+
+    def _start_what_is_new(self) -> None:
+        if self._is_handing_back or not self._may_start:
+            return
+        new, self._replay.new = self._replay.new, []
+        due, self._due = self._due, []
+        for operation in (*new, *due):
+            if not (operation.is_over or operation.busy):
+                _STARTS[type(operation)](self, operation)
+
+    def _start_task(self, operation: TaskOperation) -> None:
+        operation.busy = True
+        if operation.task.options.queue is not None:
+            self._launch(operation, EntryKind.TASK_SCHEDULED, operation.task.options.queue, task_id_of)
+            return
+        command = self._command
+        attempt = Attempt(
+            operation.task,
+            operation.arguments,
+            self._host,
+            run_id=command.run_id,
+            attempt=operation.failed_attempts + 1,
+            idempotency_key=idempotency_key_of(command.run_id, command.incarnation, operation.id),
+        )
+        task = self._loop.create_task(attempt.execute(), name=operation.id, context=self._context.copy())
+        self._attempts[operation.id] = attempt, task
+        task.add_done_callback(partial(self._guarded, self._on_attempted, operation))
+
+    def _start_child(self, operation: ChildOperation) -> None:
+        operation.busy = True
+        self._launch(operation, EntryKind.CHILD_STARTED, operation.workflow.queue, child_run_id)
+
+    def _launch(
+        self, operation: Operation, kind: EntryKind, queue: str, id_of: Callable[[str, str, str, int], str]
+    ) -> None:
+        command, launch = self._command, self._history.launches(operation.id) + 1
+        self._recorder.learn(
+            Fact(
+                kind=kind,
+                at=self._now(),
+                operation=operation,
+                attempt=operation.failed_attempts + 1 if isinstance(operation, TaskOperation) else launch,
+                source=id_of(command.run_id, command.incarnation, operation.id, launch),
+                name=queue,
+            )
+        )
+
+    def _start_status(self, operation: StatusOperation) -> None:
+        del self._replay.pending[operation.id]
+        self._recorder.learn(
+            Fact(kind=EntryKind.STATUS_SET, at=self._now(), operation=operation, payload=operation.text)
+        )
+
+    def _start_timer(self, operation: TimerOperation) -> None:
+        self._alarms.set(operation)
+
+    def _start_signal(self, operation: SignalOperation) -> None:
+        self._arrivals.wait(operation)
+
+    def _on_attempted(self, operation: TaskOperation, task: "asyncio.Task[Attempted]") -> None:
+        self._attempts.pop(operation.id, None)
+        if task.cancelled():
+            operation.busy = False
+        elif (error := task.exception()) is not None:
+            self._conclude(error)
+        elif not (operation.is_over or self._is_ending):
+            attempted = task.result()
+            offset = self._clock_offset
+            shifted = replace(attempted, started_at=attempted.started_at + offset, ended_at=attempted.ended_at + offset)
+            self._recorder.learn(attempt_ended(operation, shifted))
+        self._push()
+
+    def _cut_off(self) -> None:
+        """Stop all attempts; they do not count."""
+        for attempt, task in list(self._attempts.values()):
+            _cut(attempt, task)
+
+    # -- rest and end ----------------------------------------------------------------------------
+
+    def _rest(self) -> None:
+        """Wait for the next moment, here or suspended, unless something is under way."""
+        nearest = self._alarms.nearest
+        left = float("inf") if nearest is None else (nearest - self._now()).total_seconds()
+        is_busy = bool(self._attempts) or self._publishing is not None or self._recorder.has_something
+        if not is_busy and self._is_handing_back:
+            self._suspend(ready=True)
+        elif is_busy or left <= self._host.max_in_place_wait:
+            if nearest is not None:
+                self._bell.set(nearest, left)
+        elif self._may_start:
+            self._suspend(ready=False)
+
+    def _suspend(self, *, ready: bool) -> None:
+        pending = [operation.wait() for operation in self._replay.pending.values()]
+        waits = tuple(wait for wait in pending if wait is not None)
+        if not (waits or ready):
+            self._end_with(End(error=_stuck()))
+            return
+        wake_at = min((wait.due_at for wait in waits if wait.due_at is not None), default=None)
+        facts = {"last_seq": self._recorder.last_seq, "waits": waits, "wake_at": wake_at, "ready": ready}
+        self._say_last(self._voice.says(RunSuspended, self._now(), **facts))
+
+    def _end_with(self, end: End) -> None:
+        """End the run, with what the workflow said of itself last."""
+        if self._publishing is not None:
+            return  # What is under way is confirmed first, and pushes again.
+        for operation in self._replay.new:
+            if isinstance(operation, StatusOperation):
+                self._start_status(operation)
+        self._replay.new = []
+        self._recorder.keep_only(EntryKind.STATUS_SET)
+        events = self._recorder.take_batch(self._now()).events
+        self._say_last(*events, self._last_word(end))
+
+    def _last_word(self, end: End) -> Event:
+        now, last_seq = self._now(), self._recorder.last_seq
+        if end.error is None:
+            return self._voice.says(RunCompleted, now, last_seq=last_seq, result=end.result)
+        operations = failed_operations(end.error)
+        if end.cancelled:
+            operations = (*operations, f"cancel#{self._history.cancellations}")
+        return self._voice.says(
+            RunFailed,
+            now,
+            last_seq=last_seq,
+            failure=failure_of(end.error),
+            cancelled=end.cancelled,
+            operations=operations,
+        )
+
+    def _say_last(self, *events: Event) -> None:
+        self._is_ending = True
+        self._replay.discard()
+        self._publish(events, lambda: self._conclude(None))
+
+
+def _cut(attempt: Attempt, task: "asyncio.Task[Attempted]") -> None:
+    attempt.cancel(task)
+
+
+def _stuck() -> WorkflowStuckError:
+    return WorkflowStuckError(
+        "the workflow waits for something that can never happen",
+        hint="it awaits no task, timer, signal or child run: look for an Event or a Queue that nobody fills",
+    )
+
+
+_STARTS: dict[type[Operation], Callable[[_Machine, Any], None]] = {
+    TaskOperation: _Machine._start_task,
+    ChildOperation: _Machine._start_child,
+    StatusOperation: _Machine._start_status,
+    TimerOperation: _Machine._start_timer,
+    SignalOperation: _Machine._start_signal,
+}
