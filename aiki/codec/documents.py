@@ -262,6 +262,8 @@ _RUN = _Shape(
     _Field("seen", "seen", _texts, _texts_of, empty=()),
     _maybe_text("cancel_requested", "cancel"),
     _flag("pause_requested", "pause"),
+    _Field("pending", "pending", _texts, _texts_of, empty=()),
+    _flag("woken"),
     _Field("forgiven", "forgiven", _texts, _texts_of, empty=()),
     _whole("recoveries", empty=0),
     _whole("recoveries_max"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from aiki.codec.documents import DOCUMENT_BYTES_MAX, run_to_document, weigh
+from aiki.codec.documents import DOCUMENT_BYTES_MAX, entry_to_document, run_to_document, weigh
 from aiki.engine.ids import partition_of
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
@@ -34,7 +34,7 @@ def settle(there: JournalEntry, entry: JournalEntry, *, base_seq: int) -> Confli
     older epoch left above *base_seq* was never accepted by anybody, and readers ignore it (rule 6).
     Everything else was written by somebody who knows more than we do.
     """
-    if there == entry:
+    if entry_to_document(there) == entry_to_document(entry):  # Flat, however long a chain of causes is.
         return Conflict.KEPT
     if there.epoch < entry.epoch and entry.seq > base_seq:
         return Conflict.REPLACEABLE
@@ -71,6 +71,6 @@ def refuse_oversized(changes: Iterable[RunChange]) -> None:
 
 def _surely_fits(run: RunState) -> bool:
     characters = len(run.input) + len(run.result or "") + len(run.note or "")
-    items = len(run.seen) + len(run.waits) + len(run.tags) + len(run.forgiven) + len(run.failed_operations)
+    lists = (run.seen, run.waits, run.pending, run.tags, run.forgiven, run.failed_operations)
     simple = not run.inbox and run.failure is None
-    return simple and characters < CHARACTERS_SURELY_FIT and items < ITEMS_SURELY_FIT
+    return simple and characters < CHARACTERS_SURELY_FIT and sum(map(len, lists)) < ITEMS_SURELY_FIT

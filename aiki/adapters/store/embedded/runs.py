@@ -86,7 +86,7 @@ def _write_run(connection: sqlite3.Connection, change: RunChange) -> bool:
 
 def _is_there(connection: sqlite3.Connection, run: RunState) -> bool:
     there = connection.execute("SELECT document FROM runs WHERE run_id = ?", (storable_text(run.run_id),)).fetchone()
-    return there is not None and run_from_document(load_document(there[0]), last_seq=run.last_seq) == run
+    return there is not None and load_document(there[0]) == load_document(dump_document(run_to_document(run)))
 
 
 def _write_tags(connection: sqlite3.Connection, run: RunState) -> None:

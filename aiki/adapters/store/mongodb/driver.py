@@ -64,7 +64,7 @@ def connect(url: str) -> "AsyncMongoClient[Document]":
         ConfigurationError: *url* is no connection string.
     """
     try:
-        return AsyncMongoClient(url, appname="aiki", serverSelectionTimeoutMS=5_000)
+        return AsyncMongoClient(url, appname="aiki")
     except (PyMongoError, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"the MongoDB URL cannot be used: {error}",

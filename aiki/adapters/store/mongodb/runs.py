@@ -157,10 +157,7 @@ def _run_of(document: Document) -> RunState:
 
 
 def _is_stored(run: RunState, document: Document | None) -> bool:
-    if document is None:
-        return False
-    document["run"] = document["_id"]
-    return run_from_document(document, last_seq=run.last_seq) == run
+    return document is not None and document == run_document(run)
 
 
 def _in_partitions(ours: AnyOf[int], partitions: int) -> Document:

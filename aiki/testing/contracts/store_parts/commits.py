@@ -70,7 +70,7 @@ class CommitsContract:
             alone=True,
             key="order-7",
             client="client-1",
-            parent=Parent("run-0", "first", "child:greet:c#1"),
+            parent=Parent(run_id="run-0", incarnation="first", operation="child:greet:c#1"),
             tags=("vip", "berlin"),
             priority=5,
             note=Payload('"half way"'),

@@ -17,9 +17,15 @@ from aiki.testing.strategies import journal_entries, run_states
 
 __all__ = ["SequencesContract"]
 
-# A store is opened once and used by all examples; each has runs of its own in it.
+# A store is opened once and used by all examples; each has runs of its own in it. Every adapter runs the same test.
 ON_ONE_STORE = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.differing_executors,
+    ],
 )
 
 RUNS = 2
