@@ -19,6 +19,7 @@ from aiki.errors import (
     PublishUncertainError,
     QueryTimeoutError,
     UndecodableError,
+    UnroutableError,
 )
 from aiki.ports.broker import ClientBroker, Delivery, NoticeSubscription
 
@@ -44,7 +45,8 @@ class SocketBroker(ClientBroker):
         self._database = database
         self._path = socket_path(database)
         self._link: _Link | None = None
-        self._connected = asyncio.Event()
+        self._news = asyncio.Event()
+        """Set while connected, and at the end, for those who wait for either."""
         self._keeper: asyncio.Task[None] | None = None
         self._partitions = 0
 
@@ -56,7 +58,7 @@ class SocketBroker(ClientBroker):
     @property
     def is_connected(self) -> bool:
         """Whether the other process is there."""
-        return self._connected.is_set()
+        return self._link is not None and not self._link.is_lost
 
     async def start(self) -> None:
         """Connect. Raises ``BrokerUnavailableError`` if nobody listens."""
@@ -71,10 +73,10 @@ class SocketBroker(ClientBroker):
             keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await keeper
-        self._connected.clear()
         link, self._link = self._link, None
         if link is not None:
             await link.close()
+        self._news.set()
 
     async def publish_events(self, partition: int, events: Sequence[Event], *, timeout: float) -> None:
         """Hand *events* over; returns once the other process has stored what follows from them."""
@@ -95,7 +97,7 @@ class SocketBroker(ClientBroker):
         body = encode_query(query)
         try:
             answer = await link.request(lambda number: Frame.ask(number, left, body), timeout=left + _GRACE)
-        except TimeoutError as error:
+        except (TimeoutError, QueryTimeoutError) as error:
             raise QueryTimeoutError(timeout=timeout) from error
         except PublishUncertainError as error:
             raise BrokerUnavailableError(error.message) from error  # Asking again is harmless.
@@ -114,11 +116,12 @@ class SocketBroker(ClientBroker):
     async def _linked(self, timeout: float) -> "_Link":
         try:
             async with asyncio.timeout(timeout):
-                await self._connected.wait()
+                while self._link is None or self._link.is_lost:
+                    if self._keeper is None:
+                        raise BrokerUnavailableError("the broker is closed", hint="use it inside `async with`")
+                    await self._news.wait()
         except TimeoutError:
             raise self._nobody() from None
-        if self._link is None:
-            raise self._nobody()
         return self._link
 
     def _nobody(self) -> BrokerUnavailableError:
@@ -132,23 +135,27 @@ class SocketBroker(ClientBroker):
         except OSError as error:
             raise self._nobody() from error
         try:
+            self._partitions = await self._greeted(reader)
+        except BaseException:
+            writer.close()
+            raise
+        # At once, and not when the keeper comes to it: whoever waits for news must find none until there are.
+        self._link = _Link(reader, writer, str(self._path), on_lost=self._news.clear)
+        self._news.set()
+
+    async def _greeted(self, reader: asyncio.StreamReader) -> int:
+        """Wait for the greeting, and tell the number of partitions."""
+        try:
             async with asyncio.timeout(_CHANGE_TIMEOUT):
                 hello = (await read_frame(reader)).content()
         except (asyncio.IncompleteReadError, OSError, ValueError) as error:  # A timeout is an OSError.
-            writer.close()
             raise self._nobody() from error
-        except FrameError:
-            writer.close()
-            raise
         if hello.get("protocol") != PROTOCOL:
-            writer.close()
             raise BrokerUnavailableError(
                 f"the process that owns {self._database} speaks protocol {hello.get('protocol')}, this one {PROTOCOL}",
                 hint="use the same version of Aiki for both",
             )
-        self._partitions = int(str(hello["partitions"]))
-        self._link = _Link(reader, writer, str(self._path))
-        self._connected.set()
+        return int(str(hello["partitions"]))
 
     async def _keep(self) -> None:
         """Connect again whenever the connection is lost, for ever."""
@@ -156,7 +163,6 @@ class SocketBroker(ClientBroker):
         while True:
             if self._link is not None:
                 await self._link.lost()
-                self._connected.clear()
                 self._link = None
             try:
                 await self._connect()
@@ -169,14 +175,28 @@ class SocketBroker(ClientBroker):
 class _Link:
     """One connection: requests that wait for their answers, and subscriptions, until it is lost."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        where: str,
+        *,
+        on_lost: Callable[[], None],
+    ) -> None:
         self._reader = reader
+        self._on_lost = on_lost
         self._writer = writer
         self._where = where
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
         self.subscriptions: dict[int, _Notices] = {}
+        self._is_lost = False
         self._task = asyncio.create_task(self._read(), name="aiki-socket-reader")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing goes over it any more."""
+        return self._is_lost
 
     async def lost(self) -> None:
         """Wait until the connection is lost."""
@@ -185,8 +205,9 @@ class _Link:
     async def close(self) -> None:
         """End the connection."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])
+        with suppress(OSError):
+            await self._writer.wait_closed()
 
     async def request(self, make: Callable[[int], Frame], *, timeout: float) -> Frame:
         """Send a frame and wait for its answer.
@@ -198,7 +219,7 @@ class _Link:
         """
         number = next(self._numbers)
         frame = make(number)
-        if self._task.done():
+        if self._is_lost:
             raise BrokerUnavailableError(f"the connection to {self._where} is lost")
         waiting: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._waiting[number] = waiting
@@ -219,6 +240,8 @@ class _Link:
         except (asyncio.IncompleteReadError, OSError, FrameError, UndecodableError):
             pass  # Lost: everybody who waits is told below, and the broker connects again.
         finally:
+            self._is_lost = True
+            self._on_lost()
             self._writer.close()
             for waiting in self._waiting.values():
                 if not waiting.done():
@@ -248,6 +271,8 @@ def _error_of(frame: Frame, timeout: float) -> BrokerError:
     name, message, hint = (content.get(field) for field in ("type", "message", "hint"))
     if name == QueryTimeoutError.__name__:
         return QueryTimeoutError(timeout=timeout)
+    if name == UnroutableError.__name__:
+        return UnroutableError(str(content.get("exchange")), str(content.get("routing_key")))
     kind = _SAME_ON_BOTH_SIDES.get(str(name), BrokerError)
     return kind(str(message), hint=None if hint is None else str(hint))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiki.adapters.broker.socket.frames import PROTOCOL, Frame, FrameError, Kind, listen, read_frame
 from aiki.codec.messages import decode_events, decode_query, encode_answer, encode_notice
-from aiki.errors import AikiError, DeliveryLostError, UndecodableError
+from aiki.errors import AikiError, DeliveryLostError, UndecodableError, UnroutableError
 from aiki.observability import get_logger
 from aiki.ports.broker import ClientBroker, NoticeSubscription
 
@@ -28,7 +28,7 @@ class SocketServer:
         self._broker = broker
         self._path = path
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> None:
         """Listen."""
@@ -41,15 +41,23 @@ class SocketServer:
         server, self._server = self._server, None
         self._path.unlink(missing_ok=True)
         server.close()
-        for connection in self._connections:
+        connections = dict(self._connections)
+        for connection in connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.gather(*(writer.wait_closed() for writer in connections.values()), return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own: the one of the streams module reports every cancellation as an error.
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # It came while we were closing.
+            writer.close()
+            return
         task = asyncio.create_task(_Connection(self._broker, reader, writer).serve(), name="aiki-socket-connection")
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._connections[task] = writer
+        task.add_done_callback(self._leave)
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        # Here and not in the task: one that is cancelled before it begins never gets to its own end.
+        self._connections.pop(task).close()
 
 
 class _Connection:
@@ -84,7 +92,6 @@ class _Connection:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for subscription in self._subscriptions.values():
             await subscription.close()
-        self._writer.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -101,6 +108,8 @@ class _Connection:
                 "message": error.message,
                 "hint": error.hint,
             }
+            if isinstance(error, UnroutableError):
+                content |= {"exchange": error.exchange, "routing_key": error.routing_key}
             answer = Frame.json(Kind.ERROR, frame.number, content)
         self._send(answer)
         with contextlib.suppress(OSError):
