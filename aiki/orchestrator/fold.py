@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from aiki.engine.commands import ArmTimer, Command, ExecuteRun
+from aiki.engine.commands import ArmTimer, Command, ExecuteRun, SendEvent
 from aiki.engine.decide import Moment, decide
-from aiki.engine.events import Event
+from aiki.engine.events import DispatchDoubted, Event, RunRequested, TaskScheduled
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
 from aiki.ports.store import RunChange
+from broker_topology import check_command_queue
 
 __all__ = ["Folded", "fold"]
+
+_NAMES_A_QUEUE = (RunRequested, TaskScheduled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,16 @@ class Folded:
         return any(isinstance(command, ArmTimer) for command in self.commands)
 
 
-def fold(run_id: str, before: RunState | None, events: Sequence[Event], *, now: datetime, retention: float) -> Folded:
-    """Apply *events* to *before*, one after the other."""
+def fold(
+    run_id: str,
+    before: RunState | None,
+    events: Sequence[Event],
+    *,
+    now: datetime,
+    retention: float,
+    again: bool = False,
+) -> Folded:
+    """Apply *events* to *before*, one after the other. *again*: they may have been applied already, and not sent."""
     run = before
     journal: list[JournalEntry] = []
     commands: list[Command] = []
@@ -49,6 +60,9 @@ def fold(run_id: str, before: RunState | None, events: Sequence[Event], *, now: 
     refused = 0
     for event in events:
         try:
+            if isinstance(event, _NAMES_A_QUEUE):
+                # Whoever wrote it past the client was told nothing; a run without a queue could never go anywhere.
+                check_command_queue(event.queue)
             decision = decide(run, event, Moment(now, secrets.token_hex(12), retention))
         except Exception as error:  # noqa: BLE001 - The event is parked with this as the reason; its neighbours go on.
             failed.append((event, error))
@@ -60,7 +74,8 @@ def fold(run_id: str, before: RunState | None, events: Sequence[Event], *, now: 
 
     change = _change(before, run, tuple(journal))
     after = run if change is None else change.after
-    return Folded(run_id, events, after, change, _without_superseded(commands, after), refused, failed)
+    needed = [command for command in commands if _is_needed(command, before, after, again=again)]
+    return Folded(run_id, events, after, change, needed, refused, failed)
 
 
 def _change(before: RunState | None, after: RunState | None, journal: tuple[JournalEntry, ...]) -> RunChange | None:
@@ -70,12 +85,15 @@ def _change(before: RunState | None, after: RunState | None, journal: tuple[Jour
     return change if change.writes_run or journal else None
 
 
-def _without_superseded(commands: list[Command], after: RunState | None) -> Sequence[Command]:
-    """Leave out dispatches that a later event of the same batch has replaced or ended: they were never sent."""
-    if after is None or len(commands) < 2:
-        return commands
-    return [
-        command
-        for command in commands
-        if not isinstance(command, ExecuteRun) or (command.pair == after.pair and not after.status.is_final)
-    ]
+def _is_needed(command: Command, before: RunState | None, after: RunState | None, *, again: bool) -> bool:
+    """Tell whether *command* still makes sense at the end of its batch."""
+    match command:
+        case ExecuteRun() if after is not None:
+            # A later event of the batch replaced or ended this dispatch, which was never sent.
+            return command.pair == after.pair and not after.status.is_final
+        case SendEvent(event=DispatchDoubted() as doubt):
+            # Only a dispatch whose cause was never acknowledged can have been stored and not sent, and then the cause
+            # is here again. Doubting any other one, because of a cause that was said twice, disturbs its holder.
+            return again and before is not None and doubt.pair == before.pair
+        case _:
+            return True

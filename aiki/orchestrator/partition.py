@@ -88,10 +88,12 @@ class PartitionOwner:
         Raises:
             BrokerError: what was sent is not sure to have arrived, or somebody else owns the partition.
         """
-        if any(delivery.redelivered for delivery in deliveries):
+        again = any(delivery.redelivered for delivery in deliveries)
+        if again:
             self._cache.clear()  # Somebody else had these, and may have moved their runs since we read them (rule 5).
-        groups, strays = self._grouped(deliveries)
-        settled = await self._settle(groups)
+        groups = self._grouped(deliveries)
+        strays = self._strays(groups)
+        settled = await self._settle(groups, again=again)
         runs = {folded.run_id: folded.run for folded in settled if folded.run is not None}
         commands = [*strays, *(command for folded in settled for command in folded.commands)]
         await self._outbox.send(await self._journals.attach(commands, runs))
@@ -102,13 +104,16 @@ class PartitionOwner:
         stats.messages += len(deliveries)
         stats.events += sum(len(delivery.body) for delivery in deliveries)
 
-    def _grouped(self, deliveries: Iterable[Delivered]) -> tuple[dict[str, list[Event]], list[Command]]:
-        """Put the events of each run together, in order; those of other partitions are sent there."""
+    def _grouped(self, deliveries: Iterable[Delivered]) -> dict[str, list[Event]]:
+        """Put the events of each run together, in order."""
         groups: dict[str, list[Event]] = {}
         for delivery in deliveries:
             for event in delivery.body:
                 groups.setdefault(event.run_id, []).append(event)
+        return groups
 
+    def _strays(self, groups: dict[str, list[Event]]) -> Sequence[Command]:
+        """Take runs of other partitions out of *groups*; their events are sent where they belong."""
         strays: list[Command] = []
         for run_id in list(groups):
             if partition_of(run_id, self._services.broker.partitions) != self.partition:
@@ -116,14 +121,14 @@ class PartitionOwner:
         if strays:
             self._services.stats.events_forwarded += len(strays)
             log.warning("events.misplaced", partition=self.partition, count=len(strays))
-        return groups, strays
+        return strays
 
-    async def _settle(self, groups: Mapping[str, list[Event]]) -> Sequence[Folded]:
+    async def _settle(self, groups: Mapping[str, list[Event]], *, again: bool) -> Sequence[Folded]:
         """Decide and store, again with fresh runs where somebody else was faster, until nothing is stale."""
         settled: list[Folded] = []
         left = groups
         for _ in range(COMMIT_TRIES):
-            folded = await self._decide(left)
+            folded = await self._decide(left, again=again)
             kept, stale = await self._commit(folded)
             settled += kept
             if not stale:
@@ -131,20 +136,21 @@ class PartitionOwner:
             self._services.stats.commits_stale += len(stale)
             self._cache.drop(stale)
             left = {run_id: groups[run_id] for run_id in stale}
+            again = True  # What is stale may be our own write, of which we did not hear that it worked.
         raise PartitionContestedError(self.partition, runs=left)
 
-    async def _decide(self, groups: Mapping[str, list[Event]]) -> Sequence[Folded]:
+    async def _decide(self, groups: Mapping[str, list[Event]], *, again: bool) -> Sequence[Folded]:
         known = {run_id: self._cache.get(run_id) for run_id in groups}
         missing = {run_id for run_id, run in known.items() if run is None}
         known.update(await self._load(missing))
-        folded = self._fold(groups, known)
+        folded = self._fold(groups, known, again=again)
 
         # What is refused may fit the run as it is stored by now: only a fresh read can tell (rule 5).
         doubtful = {one.run_id for one in folded if one.is_doubtful} - missing
         if doubtful:
             fresh = await self._load(doubtful)
-            again = self._fold({run_id: groups[run_id] for run_id in doubtful}, fresh)
-            folded = [*(one for one in folded if one.run_id not in fresh), *again]
+            refolded = self._fold({run_id: groups[run_id] for run_id in doubtful}, fresh, again=again)
+            folded = [*(one for one in folded if one.run_id not in fresh), *refolded]
         return [self._judged(one) for one in folded]
 
     async def _load(self, run_ids: Collection[str]) -> Mapping[str, RunState | None]:
@@ -154,9 +160,14 @@ class PartitionOwner:
         self._services.stats.runs_loaded += len(run_ids)
         return {run_id: found.get(run_id) for run_id in run_ids}
 
-    def _fold(self, groups: Mapping[str, list[Event]], known: Mapping[str, RunState | None]) -> list[Folded]:
+    def _fold(
+        self, groups: Mapping[str, list[Event]], known: Mapping[str, RunState | None], *, again: bool
+    ) -> list[Folded]:
         now, retention = self._services.clock.now(), self._services.settings.retention
-        return [fold(run_id, known[run_id], events, now=now, retention=retention) for run_id, events in groups.items()]
+        return [
+            fold(run_id, known[run_id], events, now=now, retention=retention, again=again)
+            for run_id, events in groups.items()
+        ]
 
     def _judged(self, folded: Folded) -> Folded:
         """Take note of what was refused, and park what could not be decided: both are sure by now."""

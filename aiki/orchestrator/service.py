@@ -128,8 +128,12 @@ class Orchestrator:
     @property
     def owned(self) -> frozenset[int]:
         """The partitions that it takes care of: those it should own, and those it was given events of."""
-        active = {number for number, consumer in enumerate(self._partitions) if consumer.has_deliveries}
-        return self._ownership.preferred | active
+        return self._ownership.preferred | self.active
+
+    @property
+    def active(self) -> frozenset[int]:
+        """The partitions that it was given events of since it last subscribed to them."""
+        return frozenset(number for number, consumer in enumerate(self._partitions) if consumer.has_deliveries)
 
     @property
     def health_port(self) -> int | None:

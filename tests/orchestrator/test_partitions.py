@@ -1,0 +1,339 @@
+"""One partition's owner: stale knowledge, rivals, poison, and servers that are away."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from aiki.engine.commands import ExecuteRun
+from aiki.engine.decide import Decision, Moment, decide
+from aiki.engine.events import CancelRequested, Event, RunRequested, SignalSent
+from aiki.engine.payload import NULL, Payload
+from aiki.engine.state import RunState
+from aiki.engine.status import RunStatus
+from aiki.errors import StoreError
+from aiki.orchestrator import OrchestratorSettings
+from aiki.orchestrator import fold as folding
+from aiki.orchestrator.committer import Committer
+from aiki.orchestrator.partition import PartitionContestedError, PartitionOwner
+from aiki.orchestrator.patience import StorePatience
+from aiki.orchestrator.services import Services
+from aiki.orchestrator.stats import Stats
+from aiki.orchestrator.timers import Timers
+from aiki.ports.broker import Delivery
+from aiki.testing.builders import T0, appended, completed, orphaned, started
+from tests.orchestrator.faults import SwitchedStore
+from tests.orchestrator.world import QUEUE, World, a_request, entries_of
+
+
+class Rival:
+    """An owner of partition 0 that is given its deliveries by hand: it never learns that it lost the partition."""
+
+    def __init__(self, world: World, store: Any = None) -> None:
+        settings = OrchestratorSettings()
+        patience = StorePatience(world.clock, retry_delay=0.1, retry_delay_max=1.0)
+        self.stats = Stats()
+        store = store or world.store
+        services = Services(world.client, store, world.clock, settings, self.stats, patience)
+        self._committer = Committer(store, self.stats, changes_max=100)
+        self._owner = PartitionOwner(0, services, committer=self._committer, timers=Timers(services))
+
+    async def handle(self, *events: Event, redelivered: bool = False) -> None:
+        """Deal with *events*, as delivered in one message."""
+        committing = asyncio.create_task(self._committer.run())
+        try:
+            await self._owner.handle([Delivery(events, redelivered, 1)])
+        finally:
+            committing.cancel()
+            await asyncio.gather(committing, return_exceptions=True)
+
+
+@pytest.fixture
+def single(world: World) -> World:
+    """A world with one partition, so that every run is of it."""
+    world.hub.partitions = 1
+    return world
+
+
+async def stored(world: World, run_id: str) -> RunState:
+    run = await world.run(run_id)
+    assert run is not None
+    return run
+
+
+def dispatches(world: World) -> Sequence[ExecuteRun]:
+    return [command for command in world.hub.ready(QUEUE) if isinstance(command, ExecuteRun)]
+
+
+async def test_rule_5_an_event_is_refused_only_after_a_fresh_read(single: World) -> None:
+    zombie, owner = Rival(single), Rival(single)
+    request = a_request()
+    await zombie.handle(request)
+    run = await stored(single, request.run_id)
+    await owner.handle(orphaned(run))
+    run = await stored(single, request.run_id)
+
+    await zombie.handle(started(run), completed(run, worker="w1"))
+
+    assert (await stored(single, request.run_id)).status is RunStatus.COMPLETED
+    assert zombie.stats.events_refused == 0
+
+
+async def test_rule_5_what_is_refused_on_fresh_knowledge_too_changes_nothing(single: World) -> None:
+    owner = Rival(single)
+    request = a_request()
+    await owner.handle(request)
+    before = await stored(single, request.run_id)
+
+    await owner.handle(completed(before, worker="stranger"))
+
+    assert await stored(single, request.run_id) == before
+    assert owner.stats.events_refused == 1
+
+
+async def test_rule_5_a_redelivered_message_is_decided_on_fresh_knowledge(single: World) -> None:
+    zombie, owner = Rival(single), Rival(single)
+    request = a_request()
+    await zombie.handle(request)
+    run = await stored(single, request.run_id)
+    await owner.handle(started(run), appended(run, worker="w1"))
+    run = await stored(single, request.run_id)
+
+    await zombie.handle(appended(run), redelivered=True)
+
+    assert zombie.stats.runs_loaded == 2  # Once as unknown, once because of the flag.
+    assert [entry.seq for entry in await entries_of(single, request.run_id)] == [1, 2]
+
+
+async def test_of_two_owners_that_decide_at_once_one_wins_and_the_other_decides_again(single: World) -> None:
+    one, other = Rival(single), Rival(single)
+    request = a_request()
+
+    await asyncio.gather(one.handle(request), other.handle(request))
+
+    run = await stored(single, request.run_id)
+    assert run.pair.epoch == 1
+    assert run.revision == 1
+    assert [command.pair for command in dispatches(single)] == [run.pair]
+    assert one.stats.commits_stale + other.stats.commits_stale == 1
+
+
+async def test_rule_2_two_owners_with_everything_delivered_to_both_end_with_one_holder(single: World) -> None:
+    one, other = Rival(single), Rival(single)
+    request = a_request()
+    await one.handle(request)
+    first = await stored(single, request.run_id)
+
+    await asyncio.gather(*(owner.handle(orphaned(first)) for owner in (one, other)))
+    run = await stored(single, request.run_id)
+    await asyncio.gather(*(owner.handle(started(run), completed(run, worker="w1")) for owner in (one, other)))
+
+    assert run.pair.epoch == 2
+    assert [command.pair for command in dispatches(single)] == [first.pair, run.pair]
+    assert (await stored(single, request.run_id)).status is RunStatus.COMPLETED
+
+
+class StaleStore:
+    """A store in which somebody else is always faster."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit(self, changes: Any) -> Any:
+        self.commits += 1
+        return {change.after.run_id for change in changes}
+
+
+async def test_an_owner_that_always_comes_late_gives_the_partition_up(single: World) -> None:
+    store = StaleStore(single.store)
+    zombie = Rival(single, store)
+
+    with pytest.raises(PartitionContestedError):
+        await zombie.handle(a_request())
+
+    assert store.commits == 5
+    assert dispatches(single) == []
+
+
+async def test_a_contested_partition_gives_its_deliveries_back(world: World) -> None:
+    zombie = await world.orchestrator("zombie", store=StaleStore(world.store))
+    request = a_request()
+    await world.publish(request)
+    await world.until_now(lambda: zombie.stats.commits_stale >= 5)
+
+    await world.orchestrator("owner")
+    await world.until(lambda: world.hub.ready(QUEUE))
+
+    assert [command.run_id for command in dispatches(world)] == [request.run_id]
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Make every signal of that name impossible to decide."""
+
+    def decide_or_fail(run: RunState | None, event: Event, moment: Moment) -> Decision:
+        if isinstance(event, SignalSent) and event.name == name:
+            raise ZeroDivisionError("a fault in the engine")
+        return decide(run, event, moment)
+
+    monkeypatch.setattr(folding, "decide", decide_or_fail)
+
+
+async def test_an_event_that_cannot_be_decided_is_parked_and_its_batch_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned(monkeypatch, "poison")
+    request, other = a_request(), a_request()
+    signal = SignalSent(id="signal", run_id=request.run_id, at=T0, name="poison", payload=NULL)
+    cancel = CancelRequested(id="cancel", run_id=request.run_id, at=T0)
+    await world.publish(request, signal, cancel, other)
+
+    await world.orchestrator()
+    await world.until_over(request.run_id)
+    await world.until_now(lambda: letters_of(world))
+
+    (letter,) = await letters_of(world)
+    assert letter.reason == "the event cannot be applied"
+    assert "a fault in the engine" in letter.detail
+    assert request.run_id in letter.detail
+    assert (await stored(world, other.run_id)).status is RunStatus.QUEUED
+
+
+async def test_a_parked_event_that_is_redriven_goes_where_it_came_from(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned(monkeypatch, "poison")
+    request = a_request()
+    await world.publish(request, SignalSent(id="s", run_id=request.run_id, at=T0, name="poison", payload=NULL))
+    await world.orchestrator()
+    await world.until_now(lambda: letters_of(world))
+    (letter,) = await letters_of(world)
+    monkeypatch.undo()
+
+    await world.client.redeliver(letter, timeout=5)
+    await world.until_idle()
+
+    assert [item.name for item in (await stored(world, request.run_id)).inbox] == ["poison"]
+
+
+async def letters_of(world: World) -> list[Any]:
+    page = await world.store.dead_letters(limit=10, cursor=None, include_done=True)
+    return [found.letter for found in page.letters]
+
+
+async def test_a_request_for_a_queue_that_cannot_be_is_parked(world: World) -> None:
+    good = a_request()
+    await world.publish(a_request(queue="aiki.events.0"), a_request(queue="*!"), good)
+
+    await world.orchestrator()
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+    await world.until_now(lambda: two_letters(world))
+
+    assert [command.run_id for command in dispatches(world)] == [good.run_id]
+
+
+async def two_letters(world: World) -> bool:
+    return len(await letters_of(world)) == 2
+
+
+class PickyStore:
+    """A store that can never keep one of the runs."""
+
+    def __init__(self, store: Any, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit(self, changes: Any) -> Any:
+        if any(change.after.run_id == self._run_id for change in changes):
+            raise StoreError("it is too large")
+        return await self._store.commit(changes)
+
+
+async def test_what_the_store_will_never_keep_is_parked_and_its_batch_goes_on(world: World) -> None:
+    requests = [a_request() for _ in range(20)]
+    await world.publish(*requests)
+
+    await world.orchestrator(store=PickyStore(world.store, requests[7].run_id))
+    await world.until_now(lambda: len(world.hub.ready(QUEUE)) == 19)
+    await world.until_now(lambda: letters_of(world))
+
+    (letter,) = await letters_of(world)
+    assert "it is too large" in letter.detail
+    assert await world.run(requests[7].run_id) is None
+
+
+async def test_a_command_that_is_too_large_is_parked_alone(world: World) -> None:
+    world.hub.message_bytes_max = 50_000
+    large = a_request(input=Payload('"' + "x" * 40_000 + '"'))
+    await world.publish(large)
+    small = [a_request() for _ in range(10)]
+    await world.publish(*small)
+    world.hub.message_bytes_max = 30_000
+
+    await world.orchestrator()
+    await world.until(lambda: len({command.run_id for command in dispatches(world)}) == 10)
+    await world.until(lambda: letters_of(world))
+
+    (letter,) = await letters_of(world)
+    assert letter.run_id == large.run_id
+    assert letter.reason == "the command cannot be sent"
+
+
+async def test_while_the_store_is_away_events_wait_and_nothing_is_acknowledged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SwitchedStore(world.store)
+    orchestrator = await world.orchestrator(store=store)
+    store.is_away = True
+    requests = [a_request() for _ in range(30)]
+
+    with caplog.at_level("INFO", logger="aiki.orchestrator"):
+        await world.publish(*requests)
+        await world.until(lambda: store.refused > 20)
+        waiting = sum(
+            len(world.hub.ready(f"aiki.events.{number}")) + world.hub.held(f"aiki.events.{number}")
+            for number in range(4)
+        )
+        assert waiting == 30
+        assert orchestrator.report()["ready"] is False
+        store.is_away = False
+        await world.until(lambda: len(world.hub.ready(QUEUE)) == 30)
+
+    said = [record.message.split()[0] for record in caplog.records]
+    assert said.count("store.unavailable") == 1
+    assert said.count("store.back") == 1
+    assert orchestrator.report()["ready"] is True
+
+
+async def test_events_for_a_run_that_is_not_there_are_dropped(world: World) -> None:
+    orchestrator = await world.orchestrator()
+    ghost: RunRequested = a_request()
+
+    await world.publish(CancelRequested(id="c", run_id=ghost.run_id, at=T0))
+    await world.until_idle()
+    await world.until_now(lambda: orchestrator.stats.events_refused == 1)
+
+    assert await world.run(ghost.run_id) is None
+    assert await letters_of(world) == []
+
+
+async def test_bytes_that_are_no_events_become_a_dead_letter_and_the_rest_goes_on(world: World) -> None:
+    await world.orchestrator()
+    request = a_request()
+
+    for number in range(4):
+        world.hub.inject(f"aiki.events.{number}", b"\xff not json")
+    await world.publish(request)
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+    await world.until_now(lambda: four_letters(world))
+
+
+async def four_letters(world: World) -> bool:
+    return len(await letters_of(world)) == 4
