@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aiki.worker.service import Worker
 
 __all__ = [
+    "DEFAULT_AMQP_URL",
     "Client",
     "Dev",
     "amqp_url",

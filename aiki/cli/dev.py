@@ -37,7 +37,7 @@ async def _serve(settings: Settings, app: App) -> int:
     grace = duration(settings.shutdown_grace)
     async with running_dev(settings, app.workflows, app.tasks) as engine:
         _greet(engine, app)
-        with stop_on_signals(lambda: f"letting tasks finish, {grace} at most") as stop:
+        with stop_on_signals(lambda: f"handing back {len(engine.worker.held_runs)} runs, {grace} at most") as stop:
             await stop.serve(engine.worker.run_until_stopped(), engine.orchestrator.wait(), stop=engine.stop)
     return stop.exit_code
 

@@ -57,7 +57,7 @@ def worker(queues: Sequence[str], apps: Sequence[str], concurrency: int | None) 
 async def _work(settings: Settings, app: App) -> int:
     grace = duration(settings.shutdown_grace)
     async with running_worker(settings, app.workflows, app.tasks) as service:
-        with stop_on_signals(lambda: f"handing back the runs that it holds, {grace} at most") as stop:
+        with stop_on_signals(lambda: f"handing back {len(service.held_runs)} runs, {grace} at most") as stop:
             await stop.serve(service.run_until_stopped(), stop=service.stop)
     return stop.exit_code
 

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
-from aiki.bootstrap import connect_client
+from aiki.bootstrap import DEFAULT_AMQP_URL, broker_url, connect_client
 from aiki.config import Settings, load_settings
+from aiki.errors import BrokerUnavailableError
 from aiki.observability import configure_logging
 from aiki.sdk.client import Client
 
@@ -43,4 +44,11 @@ def with_client(work: Callable[[Client], Awaitable[T]], *, url: str | None, list
         async with connect_client(settings, listen=listen) as client:
             return await work(client)
 
-    return asyncio.run(connected())
+    try:
+        return asyncio.run(connected())
+    except BrokerUnavailableError as error:
+        if settings.amqp_url is not None or broker_url(settings) != DEFAULT_AMQP_URL:
+            raise
+        # Nobody said which broker: then the likely mistake is another one than the broker's address.
+        hint = f"AIKI_AMQP_URL is not set, and no `aiki dev` is running for {settings.data_path()}"
+        raise BrokerUnavailableError(error.message, hint=hint) from error

@@ -171,11 +171,15 @@ def _void(segment: Segment) -> Segment:
     return Segment(segment.start, segment.end, Outcome.VOID, segment.attempt, segment.failure, segment.worker)
 
 
+# What is shortened is shortened by much: an axis that lies has to be worth it.
+_TO_SCALE = 3
+
+
 class Axis:
     """Places moments on a line of *width* cells.
 
-    Stretches in which nothing executed take at most as long, each, as everything that did; ``breaks`` are
-    the cells where that shortened something.
+    A stretch in which nothing executed, and that is many times as long as everything that did, is drawn as long
+    as that; ``breaks`` are the cells where this was done.
     """
 
     def __init__(self, timeline: Timeline, *, width: int) -> None:
@@ -189,7 +193,7 @@ class Axis:
         shortened: list[int] = []
         for start, end in [*busy, (timeline.end, timeline.end)]:
             idle = max((start - self._moments[-1]).total_seconds(), 0.0)
-            if idle_max is not None and idle > idle_max:
+            if idle_max is not None and idle > _TO_SCALE * idle_max:
                 idle = idle_max
                 shortened.append(len(self._places))
             self._add(start, idle)

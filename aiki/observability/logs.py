@@ -23,8 +23,8 @@ Logger: TypeAlias = structlog.stdlib.BoundLogger
 
 LogFormat = Literal["auto", "console", "json"]
 
-# Libraries below us report every frame and every command at INFO and DEBUG.
-_LIBRARIES = ("aio_pika", "aiormq", "asyncio", "pymongo", "motor")
+# What the drivers have to say, our adapters say in our words; who debugs wants to hear both.
+_DRIVERS = ("aio_pika", "aiormq", "pymongo", "motor")
 
 _FIELDS = "aiki_fields"
 
@@ -57,8 +57,8 @@ def configure_logging(*, level: str = "info", style: LogFormat = "auto", stream:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for library in _LIBRARIES:
-        logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
+    for driver in _DRIVERS:
+        logging.getLogger(driver).setLevel(logging.INFO if root.level <= logging.DEBUG else logging.CRITICAL)
 
 
 def _hand_over(_logger: WrappedLogger, _method: str, event: EventDict) -> tuple[tuple[str], dict[str, Any]]:
