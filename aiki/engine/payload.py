@@ -23,6 +23,9 @@ NULL = Payload("null")
 # one mebibyte leaves both far from trouble and is still a long letter.
 PAYLOAD_BYTES_MAX = 1024 * 1024
 
+# Made once: json.dumps with options would make one for each call, which takes longer than a short payload itself.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
+
 
 def dump_payload(value: Any, *, what: str = "payload", bytes_max: int = PAYLOAD_BYTES_MAX) -> Payload:
     """Write *value*, built of JSON's own types, as canonical JSON text.
@@ -32,7 +35,7 @@ def dump_payload(value: Any, *, what: str = "payload", bytes_max: int = PAYLOAD_
         PayloadTooLargeError: the text is longer than *bytes_max* bytes of UTF-8.
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        text = _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(what, str(error)) from error
 

@@ -274,10 +274,7 @@ class _Machine:
         """Replay what is confirmed, for a while; tells whether nothing is left to replay."""
         clock = self._host.clock
         until = clock.monotonic() + SLICE_SECONDS
-        while self._replay.step():
-            if clock.monotonic() > until:
-                return False
-        return True
+        return self._replay.drive(go_on=lambda: clock.monotonic() < until)
 
     def _compare_code_and_record(self) -> End | None:
         """Check, once, at the end of what is recorded, that the code fits it; take up what is under way."""

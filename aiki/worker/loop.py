@@ -12,6 +12,7 @@ import sys
 from asyncio.events import Handle, TimerHandle
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
 from contextvars import Context
 from threading import get_ident
 from types import TracebackType
@@ -88,27 +89,29 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # -- driving ---------------------------------------------------------------------------------
 
-    def run_until_quiescent(self) -> None:
-        """Run what is ready, and what becomes ready by it, until nothing is.
+    def running(self) -> AbstractContextManager[None]:
+        """Make this the running loop, and its thread one that may not do I/O, inside the ``with`` block.
 
-        Called from a plain callback of the thread's own event loop, or without one; never from inside a task.
+        Used in a plain callback of the thread's own event loop, or without one; never inside a task.
+        """
+        return _Running(self)
+
+    def run_until_quiescent(self) -> None:
+        """Run what is ready, and what becomes ready by it, until nothing is. Called inside ``running()``.
 
         Raises:
             WorkflowStuckError: it does not come to rest.
         """
         ready = self._ready
-        if not ready:
-            return
-        with _Running(self):
-            for _ in range(CALLBACKS_MAX):
-                handle = ready.popleft()
-                if not handle._cancelled:
-                    try:  # noqa: SIM105 - a context manager here would take longer than all the rest
-                        handle._run()
-                    except (SystemExit, KeyboardInterrupt):
-                        pass  # asyncio lets these through after the task that raised them has noted them as its end.
-                if not ready:
-                    return
+        for _ in range(CALLBACKS_MAX):
+            if not ready:
+                return
+            handle = ready.popleft()
+            if not handle._cancelled:
+                try:  # noqa: SIM105 - a context manager here would take longer than all the rest
+                    handle._run()
+                except (SystemExit, KeyboardInterrupt):
+                    pass  # asyncio lets these through after the task that raised them has noted them as its end.
         raise WorkflowStuckError(
             f"the workflow did not come to rest within {CALLBACKS_MAX:,} steps",
             hint="is there a loop around asyncio.sleep(0)? wait for something that happens instead",
@@ -251,7 +254,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 _NO_CONTEXT = Context()
 
 
-class _Running:
+class _Running(AbstractContextManager[None]):
     """Makes a workflow's loop the running one, and its thread one that may not do I/O, for a ``with`` block."""
 
     __slots__ = ("_before", "_driving", "_hooks", "_loop")

@@ -7,7 +7,7 @@ order of ``seq``, and again. Logical time is the stamp of the entry last resolve
 
 import asyncio
 from asyncio.events import TimerHandle
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -95,12 +95,20 @@ class Replay(RunDriver, Timekeeper):
 
     # -- driving ---------------------------------------------------------------------------------
 
-    def step(self) -> bool:
-        """Run until quiescent, then resolve the next entry; tells whether there was one.
+    def drive(self, *, go_on: Callable[[], bool]) -> bool:
+        """Run until nothing is left to resolve, or *go_on* says to stop for now; tells whether nothing is left.
 
         Raises:
             WorkflowStuckError: the workflow does not come to rest.
         """
+        with self.loop.running():
+            while self._step():
+                if not go_on():
+                    return False
+        return True
+
+    def _step(self) -> bool:
+        """Run until quiescent, then resolve the next entry; tells whether there was one."""
         self.loop.run_until_quiescent()
         if self._main.done():
             return False
@@ -280,10 +288,6 @@ class Replay(RunDriver, Timekeeper):
         if operation is not None:
             operation.is_over = True
             self._on_cancel(operation)
-
-    def timers(self) -> Iterator[TimerOperation]:
-        """Give the timers that somebody waits for."""
-        return (operation for operation in self.pending.values() if isinstance(operation, TimerOperation))
 
     def went_wrong(self, context: dict[str, Any]) -> None:
         """Log an exception that the workflow never looked at."""
