@@ -22,9 +22,9 @@ from aiki.orchestrator.services import Services
 from aiki.orchestrator.stats import Stats
 from aiki.orchestrator.timers import Timers
 from aiki.ports.broker import Delivery
-from aiki.testing.builders import T0, appended, completed, orphaned, started
+from aiki.testing.builders import T0, completed, orphaned, started
 from tests.orchestrator.faults import SwitchedStore
-from tests.orchestrator.world import QUEUE, World, a_request, entries_of
+from tests.orchestrator.world import QUEUE, World, a_request
 
 
 class Rival:
@@ -38,6 +38,10 @@ class Rival:
         services = Services(world.client, store, world.clock, settings, self.stats, patience)
         self._committer = Committer(store, self.stats, changes_max=100)
         self._owner = PartitionOwner(0, services, committer=self._committer, timers=Timers(services))
+
+    async def subscribe(self) -> None:
+        """Take the partition, and leave what comes in its queue."""
+        await (await self._owner.subscribe()).close()
 
     async def handle(self, *events: Event, redelivered: bool = False) -> None:
         """Deal with *events*, as delivered in one message."""
@@ -96,14 +100,67 @@ async def test_rule_5_a_redelivered_message_is_decided_on_fresh_knowledge(single
     zombie, owner = Rival(single), Rival(single)
     request = a_request()
     await zombie.handle(request)
-    run = await stored(single, request.run_id)
-    await owner.handle(started(run), appended(run, worker="w1"))
-    run = await stored(single, request.run_id)
+    await owner.handle(started(await stored(single, request.run_id)))
 
-    await zombie.handle(appended(run), redelivered=True)
+    await zombie.handle(request, redelivered=True)
 
-    assert zombie.stats.runs_loaded == 2  # Once as unknown, once because of the flag.
-    assert [entry.seq for entry in await entries_of(single, request.run_id)] == [1, 2]
+    # As the zombie remembers it, nobody has started the run, and its dispatch would be doubted.
+    assert single.hub.ready("aiki.events.0") == ()
+
+
+async def test_rule_5_whoever_subscribes_knows_nothing(single: World) -> None:
+    zombie, owner = Rival(single), Rival(single)
+    request = a_request()
+    await zombie.handle(request)
+    run = await stored(single, request.run_id)
+    await owner.handle(started(run))
+
+    await zombie.subscribe()
+    await zombie.handle(started(run))
+
+    assert zombie.stats.runs_loaded == 2
+    assert zombie.stats.commits == 1
+
+
+class ForgetfulStore:
+    """A store that keeps a change and says the first time that it was stale, as when its answer was lost."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._has_lied = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit(self, changes: Any) -> Any:
+        stale = await self._store.commit(changes)
+        if self._has_lied:
+            return stale
+        self._has_lied = True
+        return {change.after.run_id for change in changes}
+
+
+async def test_rule_2_a_dispatch_that_was_stored_without_hearing_of_it_is_doubted(single: World) -> None:
+    owner = Rival(single, ForgetfulStore(single.store))
+    request = a_request()
+
+    await owner.handle(request)
+    assert dispatches(single) == []
+    ((marker,),) = single.hub.ready("aiki.events.0")
+    await owner.handle(marker)
+
+    assert [command.pair for command in dispatches(single)] == [(await stored(single, request.run_id)).pair]
+
+
+async def test_rule_2_a_cause_that_is_merely_said_twice_disturbs_nobody(single: World) -> None:
+    owner = Rival(single)
+    request = a_request()
+
+    await owner.handle(request, request)
+    await owner.handle(request)
+
+    assert single.hub.ready("aiki.events.0") == ()
+    assert len(dispatches(single)) == 1
 
 
 async def test_of_two_owners_that_decide_at_once_one_wins_and_the_other_decides_again(single: World) -> None:
