@@ -10,7 +10,7 @@ it is left to the broker, because it is not ours any more.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from aiki.engine.commands import ExecuteRun, NotifyWorker, WorkerNotice
@@ -136,21 +136,24 @@ class HeldRun:
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def _execute_in_turn(self, workflow: Workflow[..., Any]) -> None:
-        if self._is_called_off:
-            return
-        gate = self._surroundings.gate
         async with AsyncExitStack() as inside:
-            try:
-                # Longer than this and the broker would ask for the command back: others may have room.
-                async with asyncio.timeout(self._surroundings.settings.lease_after) as self._waiting:
-                    await inside.enter_async_context(self._slots)
-                    await inside.enter_async_context(gate.exclusive() if self.command.alone else gate.shared())
-            except TimeoutError:
-                self._is_given_back |= not self._is_called_off
-            else:
+            if not self._is_called_off and await self._may_enter(inside):
                 await self._execute(workflow)
-            finally:
-                self._waiting = None
+
+    async def _may_enter(self, inside: AsyncExitStack) -> bool:
+        """Wait for a slot, and for whoever has to be alone. Called off, or after too long, the run is given back."""
+        gate = self._surroundings.gate
+        try:
+            # Longer than this and the broker would ask for the command back: others may have room.
+            async with asyncio.timeout(self._surroundings.settings.lease_after) as self._waiting:
+                await inside.enter_async_context(self._slots)
+                await inside.enter_async_context(gate.exclusive() if self.command.alone else gate.shared())
+        except TimeoutError:
+            self._is_given_back |= not self._is_called_off
+            return False
+        finally:
+            self._waiting = None
+        return not self._is_called_off
 
     async def _execute(self, workflow: Workflow[..., Any]) -> None:
         self._log.debug("run.taken", recovered=self.command.recovered, alone=self.command.alone)
@@ -217,25 +220,38 @@ class HeldRun:
     async def _keep_lease(self) -> None:
         """Renew the lease for as long as the run executes; without it, somebody else may have the run."""
         clock, lease = self._surroundings.clock, self._surroundings.settings.lease
-        until = None
+        until: datetime | None = None
         while True:
             wanted = clock.now() + timedelta(seconds=lease)
             event = LeaseRenewed(**self._facts(), id=self._surroundings.new_id(), until=wanted)
             try:
-                await self._surroundings.publisher.publish(event, timeout=lease / 3)
-            except RunAbandonedError:
+                confirmed = await self._is_confirmed(asyncio.ensure_future(self._host.publish((event,))), until)
+            except AikiError as error:
+                self._log.debug("run.lease_ends", error=error.message)  # The run is abandoned, or the worker stops.
                 return
-            except BrokerError as error:
-                self._log.warning("run.lease_not_renewed", error=error.message)
-                if until is not None and clock.now() >= until:
-                    self._log.error("run.lease_lost")
-                    self.abandon()
-                    return
-                continue
+            if not confirmed:
+                self._log.error("run.lease_lost")
+                self.abandon()
+                return
             until = wanted
             if not self.is_leased and not await self._leave_command():
                 return
             await clock.sleep(lease / 3)
+
+    async def _is_confirmed(self, renewal: "asyncio.Future[None]", until: datetime | None) -> bool:
+        """Wait for the confirmation of a renewal, no longer than the lease of before holds."""
+        if until is None:
+            await renewal  # The command is still ours, however long this takes.
+            return True
+        clock = self._surroundings.clock
+        alarm = asyncio.ensure_future(clock.sleep((until - clock.now()).total_seconds()))
+        try:
+            await asyncio.wait({renewal, alarm}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            alarm.cancel()
+            if not renewal.done():
+                renewal.cancel()
+        return not renewal.cancelled() and renewal.result() is None
 
     async def _leave_command(self) -> bool:
         try:

@@ -63,6 +63,11 @@ class Engine:
         await self._orchestrator.start()
         self._stack.push_async_callback(self._orchestrator.stop, 1.0)
 
+    async def stop_orchestrator(self) -> None:
+        """Let events wait from now on."""
+        assert self._orchestrator is not None
+        await self._orchestrator.stop(1.0)
+
     async def start_worker(self, answer: Answer, *, go: asyncio.Event | None = None) -> None:
         """Let runs be executed from now on: each ends with what *answer* says, once *go* is set."""
         broker = await self.connected()

@@ -1,0 +1,276 @@
+"""How workers leave: in order, at once, and without holding what others could go on with."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from aiki.engine.commands import ExecuteRun
+from aiki.engine.events import LeaseRenewed
+from aiki.engine.status import RunStatus
+from aiki.sdk.client import Client
+from aiki.sdk.run import Run
+from aiki.sdk.task import task
+from aiki.sdk.workflow import workflow
+from aiki.testing.clock import ManualClock
+from aiki.worker.service import Worker, WorkerSettings
+from tests.sdk.support import SOON, Engine, an_engine, eventually
+
+
+class Bench:
+    """One workflow with a task that takes as long as the test likes."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.begun = 0
+        self.stopped = 0
+        self.done: list[str] = []
+
+        @task
+        async def long(name: str) -> str:
+            self.begun += 1
+            try:
+                await self.open.wait()
+            except asyncio.CancelledError:
+                self.stopped += 1
+                raise
+            self.done.append(name)
+            return name
+
+        @workflow(name="working")
+        async def working(run: Run, name: str) -> list[str]:
+            return [await long.run(run, f"{name}-{number}") for number in (1, 2)]
+
+        self.working = working
+
+
+@asynccontextmanager
+async def a_worker(engine: Engine, bench: Bench, **options: Any) -> AsyncIterator[Worker]:
+    client = await engine.client(listen=False)
+    async with Worker(client, [bench.working], **options) as worker:
+        yield worker
+
+
+async def test_a_stop_waits_for_the_task_that_executes_and_gives_the_run_back_where_it_is() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench, shutdown_grace=SOON) as worker:
+            handle = await bench.working.enqueue(client, "a")
+            await eventually(lambda: bench.begun)
+            stopping = asyncio.create_task(worker.stop())
+            await asyncio.sleep(0)
+            bench.open.set()
+            await asyncio.wait_for(stopping, SOON)
+
+        assert bench.done == ["a-1"]
+        await eventually(lambda: engine.hub.ready("working@1.0.0"))
+        assert await handle.status() is RunStatus.QUEUED
+
+        async with a_worker(engine, bench):
+            assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
+        assert bench.done == ["a-1", "a-2"]
+
+
+async def test_what_exceeds_the_grace_is_stopped_and_goes_on_elsewhere_without_counting_against_the_run() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench) as worker:
+            handle = await bench.working.enqueue(client, "a")
+            await eventually(lambda: bench.begun)
+
+            await asyncio.wait_for(worker.stop(grace=0.01), SOON)
+
+        assert bench.stopped == 1
+        assert bench.done == []
+        async with a_worker(engine, bench):
+            await eventually(lambda: bench.begun == 2)
+            bench.open.set()
+            assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
+        run = await handle.get()
+        assert run.recoveries == 0
+        assert not run.alone
+
+
+async def test_runs_that_wait_for_a_slot_are_given_back_unexecuted() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench, max_concurrent_runs=2) as worker:
+            # All slots are taken by somebody who never leaves.
+            await worker._crew._slots.acquire()
+            await worker._crew._slots.acquire()
+            handle = await bench.working.with_options(confirm="stored").enqueue(client, "a")
+            await eventually(lambda: worker.held_runs)
+
+            await asyncio.wait_for(worker.stop(grace=SOON), SOON)
+
+        assert bench.begun == 0
+        await eventually(lambda: engine.hub.ready("working@1.0.0"))
+        run = await handle.get()
+        assert (run.status, run.pair.epoch, run.recoveries) == (RunStatus.QUEUED, 2, 0)
+        assert engine.hub.held("working@1.0.0") == 0
+
+
+async def test_an_abort_leaves_everything_to_the_broker() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench) as worker:
+            handle = await bench.working.enqueue(client, "a")
+            await eventually(lambda: bench.begun)
+
+            await asyncio.wait_for(worker.abort(), SOON)
+
+            assert bench.stopped == 1
+            assert len(engine.hub.ready("working@1.0.0")) == 1
+
+        bench.open.set()
+        async with a_worker(engine, bench):
+            assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
+
+
+async def test_an_abort_ends_a_stop_that_takes_long() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench) as worker:
+            await bench.working.enqueue(client, "a")
+            await eventually(lambda: bench.begun)
+            stopping = asyncio.create_task(worker.stop(grace=3600))
+            await asyncio.sleep(0)
+
+            await asyncio.wait_for(worker.abort(), SOON)
+
+            await asyncio.wait_for(stopping, SOON)
+            await asyncio.wait_for(worker.run_until_stopped(), SOON)
+
+
+async def test_stopping_twice_waits_twice_and_stops_once() -> None:
+    bench = Bench()
+    async with an_engine() as engine, a_worker(engine, bench) as worker:
+        await asyncio.wait_for(asyncio.gather(worker.stop(), worker.stop()), SOON)
+        await asyncio.wait_for(worker.stop(), SOON)
+        await asyncio.wait_for(worker.run_until_stopped(), SOON)
+
+
+async def test_a_stop_during_an_outage_is_bounded_and_loses_nothing() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench) as worker:
+            handle = await bench.working.enqueue(client, "a")
+            await eventually(lambda: bench.begun)
+            engine.hub.isolate(worker._surroundings.broker)  # type: ignore[arg-type]
+
+            await asyncio.wait_for(worker.stop(grace=0.01), SOON)
+
+        bench.open.set()
+        async with a_worker(engine, bench):
+            assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
+
+
+class Lease:
+    """A worker on a clock that is moved by hand, in an engine whose events nobody takes until they are looked at."""
+
+    def __init__(self, engine: Engine, clock: ManualClock, worker: Worker, bench: Bench) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.worker = worker
+        self.bench = bench
+
+    def renewals(self) -> list[LeaseRenewed]:
+        """The leases in the event queues."""
+        numbers = range(self.engine.hub.partitions)
+        queues = (self.engine.hub.ready(f"aiki.events.{number}") for number in numbers)
+        events = (event for queue in queues for message in queue for event in message)
+        return [event for event in events if isinstance(event, LeaseRenewed)]
+
+
+@asynccontextmanager
+async def a_held_run(**options: Any) -> AsyncIterator[Lease]:
+    """Hold one run; nobody takes its events."""
+    bench, clock = Bench(), ManualClock()
+    async with an_engine() as engine:
+        client = await engine.client()
+        handle = await bench.working.with_options(confirm="stored").enqueue(client, "a")
+        await eventually(lambda: engine.hub.ready("working@1.0.0"))
+        await engine.stop_orchestrator()
+        async with Client(await engine.connected(), clock=clock, listen=False) as own:
+            settings = WorkerSettings(lease_after=600, lease=300)
+            async with Worker(own, [bench.working], settings=settings, shutdown_grace=0, **options) as worker:
+                await eventually(lambda: bench.begun)
+                assert worker.held_runs == (handle.id,)
+                yield Lease(engine, clock, worker, bench)
+                await worker.abort()
+
+
+async def test_a_command_that_is_held_for_long_is_acknowledged_and_its_run_goes_on_under_a_lease() -> None:
+    async with a_held_run() as lease:
+        await lease.clock.advance(599)
+        assert lease.engine.hub.held("working@1.0.0") == 1
+        assert lease.renewals() == []
+
+        await lease.clock.advance(61)
+
+        await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
+        assert len(lease.renewals()) == 1
+        assert lease.bench.stopped == 0
+
+
+async def test_a_lease_is_renewed_long_before_it_ends() -> None:
+    async with a_held_run() as lease:
+        await lease.clock.advance(660)
+        for _ in range(4):
+            await lease.clock.advance(100)
+
+        renewals = lease.renewals()
+        assert len(renewals) == 5
+        for earlier, later in pairwise(renewals):
+            assert later.at < earlier.until < later.until
+
+
+async def test_a_leased_run_keeps_its_slot_so_the_broker_does_not_fill_it() -> None:
+    async with a_held_run(max_concurrent_runs=1) as lease:
+        await lease.clock.advance(660)
+        await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
+        ready = lease.engine.hub.ready("working@1.0.0")
+        broker = await lease.engine.connected()
+        command = lease.worker._crew._held[lease.worker.held_runs[0]].command
+        await broker.send([replace(command, run_id="another")], timeout=SOON)
+        await lease.clock.advance(0)
+
+        assert ready == ()
+        assert len(lease.engine.hub.ready("working@1.0.0")) == 1
+        assert isinstance(lease.engine.hub.ready("working@1.0.0")[0], ExecuteRun)
+        assert lease.worker.held_runs == (command.run_id,)
+
+
+async def test_a_leased_run_survives_a_lost_connection() -> None:
+    async with a_held_run() as lease:
+        await lease.clock.advance(660)
+        await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
+
+        lease.engine.hub.disconnect(lease.worker._surroundings.broker)  # type: ignore[arg-type]
+        await lease.clock.advance(100)
+
+        assert lease.bench.stopped == 0
+        await eventually(lambda: len(lease.renewals()) == 2)
+
+
+async def test_a_lease_that_cannot_be_renewed_ends_the_execution() -> None:
+    async with a_held_run() as lease:
+        await lease.clock.advance(660)
+        await eventually(lease.renewals)
+
+        lease.engine.hub.isolate(lease.worker._surroundings.broker)  # type: ignore[arg-type]
+        await lease.clock.advance(200)
+        assert lease.bench.stopped == 0
+        await lease.clock.advance(100)
+
+        await eventually(lambda: lease.bench.stopped == 1)
+        await eventually(lambda: not lease.worker.held_runs)
+        lease.engine.hub.rejoin(lease.worker._surroundings.broker)  # type: ignore[arg-type]
