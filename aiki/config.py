@@ -105,10 +105,13 @@ class Settings(BaseModel):
         Allowed("mongodb://host:27017/?replicaSet=… or mongodb+srv://…"),
     ] = "mongodb://localhost:27017"
     mongodb_database: Annotated[
-        str,
-        Field(pattern=r"^[A-Za-z0-9_-]{1,63}$", description="The database in it."),
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9_-]{1,63}$",
+            description="The database in it. Unset: the one that the URL names, else aiki.",
+        ),
         Allowed("letters, digits, '_' and '-', at most 63"),
-    ] = "aiki"
+    ] = None
     heartbeat: Annotated[
         int,
         Field(

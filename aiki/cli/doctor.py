@@ -139,7 +139,7 @@ async def _store(settings: Settings) -> list[Finding]:
         findings = [Finding("store", Verdict.WARNING, f"MongoDB {report.version} is a standalone server", hint)]
     if report.lacking:
         lacking = ", ".join(report.lacking)
-        hint = f"give it the role readWrite on {settings.mongodb_database}"
+        hint = "give it the role readWrite on the database"
         findings.append(Finding("store", Verdict.PROBLEM, f"this user may not: {lacking}", hint))
     findings.append(_partitions(settings, report.partitions))
     return findings

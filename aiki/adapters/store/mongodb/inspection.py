@@ -25,8 +25,8 @@ class StoreReport:
     """Actions that an orchestrator needs and this user may not do."""
 
 
-async def inspect_store(url: str, *, database: str) -> StoreReport:
-    """Look at the server behind *url* and at *database*.
+async def inspect_store(url: str, *, database: str | None) -> StoreReport:
+    """Look at the server behind *url* and at *database* (that of the URL, else ``aiki``).
 
     Raises:
         ConfigurationError: *url* is no connection string.
@@ -38,14 +38,15 @@ async def inspect_store(url: str, *, database: str) -> StoreReport:
             hello: Mapping[str, Any] = await client.admin.command("hello")
             build: Mapping[str, Any] = await client.admin.command("buildInfo")
             status: Mapping[str, Any] = await client.admin.command("connectionStatus", showPrivileges=True)
-            setting = await open_database(client, database)["settings"].find_one({"_id": "partitions"})
+            ours = open_database(client, database)
+            setting = await ours["settings"].find_one({"_id": "partitions"})
     finally:
         await client.close()
     return StoreReport(
         version=str(build["version"]),
         setup=_setup(hello),
         partitions=None if setting is None else int(setting["value"]),
-        lacking=_lacking(status["authInfo"], database),
+        lacking=_lacking(status["authInfo"], ours.name),
     )
 
 
