@@ -50,7 +50,7 @@ async def test_a_payload_over_the_limit_says_both_sizes(cluster: Cluster) -> Non
     ("url", "said"),
     [
         ("amqp://guest:guest@127.0.0.1:1/", "127.0.0.1:1"),
-        ("amqp://nobody:wrong@{host}/{vhost}", "nobody"),
+        ("amqp://nobody:wrong@{host}/{vhost}", "refuses the user or its password"),
         ("amqp://guest:guest@{host}/no-such-vhost", "no-such-vhost"),
     ],
 )
@@ -115,7 +115,7 @@ def test_the_command_line_says_what_is_wrong(cluster: Cluster) -> None:
         (["enqueue", "count-to-three", "{broken"], "JSON"),
         (["enqueue", "count-to-three", '{"start": "many"}'], "start"),
         (["worker", "--queue", "no-such-workflow"], "no-such-workflow"),
-        (["worker", "--app", "no.such.module", "--queue", "x"], "no.such.module"),
+        (["worker", "--app", "no_such_module", "--queue", "x"], "no_such_module"),
         (["runs", "show", "not-a-run"], "not-a-run"),
     ]:
         if arguments[0] == "runs":

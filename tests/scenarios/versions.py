@@ -5,11 +5,19 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiki import Run, workflow
+from aiki import Run, TaskContext, task, workflow
 from tests.scenarios.app import step
+from tests.scenarios.effects import world_of_this_process
 
 EDITION_VARIABLE = "AIKI_TEST_EDITION"
 Body = Callable[[Run], Coroutine[Any, Any, list[str]]]
+
+
+@task
+async def stride(context: TaskContext, name: str) -> str:
+    """Do what ``step`` does, under another name."""
+    world_of_this_process().leave(f"{name}:begin", run_id=context.run_id)
+    return name
 
 
 async def _original(run: Run) -> list[str]:
@@ -49,8 +57,7 @@ async def _input_changed(run: Run) -> list[str]:
 
 
 async def _renamed(run: Run) -> list[str]:
-    renamed = step.with_options(name="stride")
-    done = [await step.run(run, "a"), await renamed.run(run, "b"), await step.run(run, "c")]
+    done = [await step.run(run, "a"), await stride.run(run, "b"), await step.run(run, "c")]
     await asyncio.sleep(2)
     return [*done, await step.run(run, "d")]
 
