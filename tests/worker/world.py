@@ -110,7 +110,8 @@ class World:
         self.journals: dict[str, list[JournalEntry]] = {}
         self.events: list[Event] = []
         self.commands: list[Command] = []
-        self.executions: dict[str, tuple[ExecuteRun, "WorldHost", Execution]] = {}
+        self.executions: dict[str, tuple[ExecuteRun, WorldHost, Execution]] = {}
+        self.crashed_in_epoch = 0
         self.violations: list[str] = []
         self.dispatches = 0
         self.publishes = 0
@@ -160,6 +161,10 @@ class World:
 
     async def run(self, workflow: Workflow[..., Any], *args: Any, **changes: Any) -> RunState:
         return await self.end_of(self.start(workflow, *args, **changes))
+
+    def say(self, kind: Callable[..., Event], run_id: str = "run", **facts: Any) -> None:
+        """Apply an event of a client."""
+        self.apply(kind(id=self.new_id(), run_id=run_id, at=self.clock.now(), **facts))
 
     def result(self, run_id: str = "run") -> Any:
         run = self.runs[run_id]
@@ -267,6 +272,7 @@ class World:
             if self.executions.get(command.run_id, (None,))[0] is command:
                 del self.executions[command.run_id]
         if host.is_dead:
+            self.crashed_in_epoch = self.crashed_in_epoch or command.pair.epoch + 1
             self._orphan(command)
 
     def _orphan(self, command: ExecuteRun) -> None:
