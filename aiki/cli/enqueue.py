@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from aiki.cli.output import as_json, draw, print_json, remark
 from aiki.cli.parameters import DURATION
 from aiki.cli.session import settings_of, url_option, with_client
 from aiki.cli.shapes import run_shape
+from aiki.engine.payload import Payload
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.errors import ConfigurationError, InvalidArgumentsError, RunEndedError
@@ -26,16 +26,8 @@ from aiki.sdk.workflow import Workflow
 __all__ = ["enqueue"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What is to be started."""
-
-    name: str
-    version: str
-    workflow: Workflow[..., Any] | None
-    """The workflow itself, where the app has it: then the input is checked before anything is sent."""
-    value: Any
-    options: WorkflowOptions
+_Start = Callable[[Client], Awaitable[Handle[Any]]]
+"""Starts what was ordered. Whatever could be checked without a broker has been."""
 
 
 @click.command()
@@ -79,7 +71,7 @@ def enqueue(
     order = _order(workflow, version, apps, _read(value), options)
 
     async def start(client: Client) -> tuple[str, RunState | None]:
-        handle = await _start(client, order)
+        handle = await order(client)
         if not wait:
             return handle.id, None
         if not as_json:
@@ -94,13 +86,6 @@ def enqueue(
         _tell_ended(run, as_json=as_json)
 
 
-async def _start(client: Client, order: _Order) -> Handle[Any]:
-    if order.workflow is None:
-        return await client.enqueue(order.name, order.value, version=order.version, options=order.options)
-    payload = _arguments(order.workflow, order.value)
-    return await client.enqueue_workflow(order.workflow, payload, order.options)
-
-
 async def _completion(handle: Handle[Any], timeout: timedelta | None) -> None:
     """Wait until the run is over; how it ended is told with all that is known of it."""
     try:
@@ -109,16 +94,19 @@ async def _completion(handle: Handle[Any], timeout: timedelta | None) -> None:
         return
 
 
-def _order(name: str, version: str | None, apps: Sequence[str], value: Any, options: WorkflowOptions) -> _Order:
-    """Find the workflow in the app. Where that cannot be, a name and a version will do."""
+def _order(name: str, version: str | None, apps: Sequence[str], value: Any, options: WorkflowOptions) -> _Start:
+    """Find the workflow in the app, and check its input. Where that cannot be, a name and a version will do."""
     name, _, in_name = name.partition("@")
     version = version or in_name or None
     app = load_app(apps, settings_of()) if apps else _own_app(version)
-    if app is None or (version is not None and not apps and not app.has(name)):
-        assert version is not None
-        return _Order(name, version, None, value, options)
-    workflow = app.workflow(name, version)
-    return _Order(name, workflow.version, workflow, value, options)
+    if app is not None and (version is None or apps or app.has(name)):
+        workflow = app.workflow(name, version)
+        payload = _arguments(workflow, value)
+        return lambda client: client.enqueue_workflow(workflow, payload, options)
+
+    assert version is not None
+    known = version
+    return lambda client: client.enqueue(name, value, version=known, options=options)
 
 
 def _own_app(version: str | None) -> App | None:
@@ -139,7 +127,7 @@ def _own_app(version: str | None) -> App | None:
     return None
 
 
-def _arguments(workflow: Workflow[..., Any], value: Any) -> Any:
+def _arguments(workflow: Workflow[..., Any], value: Any) -> Payload:
     """Check *value* against the workflow: an object by parameter, or the value of its only one."""
     names = workflow.signature.names
     if isinstance(value, dict) and (set(value) <= set(names) or len(names) != 1):

@@ -1,5 +1,6 @@
 """The command line as processes, in a project folder of their own."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from aiki import Client
 
 __all__ = ["PATIENCE", "CommandLine", "Service", "eventually"]
 
@@ -108,13 +111,17 @@ class CommandLine:
         self._services.append(service)
         return service
 
-    def status(self, run_id: str) -> str:
-        """Tell the status of a run."""
-        return str(self.tells("runs", "show", run_id)["run"]["status"])
-
     def becomes(self, run_id: str, status: str) -> None:
         """Wait until a run has *status*."""
-        eventually(lambda: self.status(run_id) == status, f"run {run_id} to be {status}")
+        url = self.environment.get("AIKI_AMQP_URL", f"embedded:{self.folder / '.aiki' / 'dev.db'}")
+
+        async def wait() -> None:
+            async with asyncio.timeout(PATIENCE), Client.connect(url) as client:
+                handle = client.handle(run_id)
+                while await handle.status() != status:  # noqa: ASYNC110 - not every change is announced.
+                    await asyncio.sleep(0.05)
+
+        asyncio.run(wait())
 
     def close(self) -> None:
         """End what still runs."""

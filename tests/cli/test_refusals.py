@@ -1,0 +1,172 @@
+"""What goes wrong is told in one line with a hint, where it is made."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cli.processes import CommandLine
+
+
+def test_help_lists_the_commands_and_starts_quickly(aiki: CommandLine) -> None:
+    spent = []
+    for _ in range(5):
+        began = time.perf_counter()
+        text = aiki.does("--help")
+        spent.append(time.perf_counter() - began)
+
+    assert "dead-letters" in text
+    assert min(spent) < 0.3
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    code = "import sys, aiki.cli.main; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+
+    assert not loaded & {"pydantic", "structlog", "rich", "aio_pika", "pymongo", "asyncio"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dev"],
+        ["orchestrator"],
+        ["worker"],
+        ["enqueue"],
+        ["runs", "list"],
+        ["runs", "show"],
+        ["runs", "watch"],
+        ["runs", "cancel"],
+        ["runs", "retry"],
+        ["runs", "wake"],
+        ["runs", "pause"],
+        ["runs", "resume"],
+        ["signal"],
+        ["dead-letters", "list"],
+        ["dead-letters", "show"],
+        ["dead-letters", "redrive"],
+        ["dead-letters", "discard"],
+        ["topology", "apply"],
+        ["topology", "check"],
+        ["topology", "export"],
+        ["doctor"],
+        ["rebuild"],
+    ],
+)
+def test_every_command_explains_itself(aiki: CommandLine, command: list[str]) -> None:
+    assert aiki.does(*command, "--help").startswith(f"Usage: aiki {' '.join(command)}")
+
+
+def test_an_unknown_command_is_a_usage_error_that_lists_what_there_is(aiki: CommandLine) -> None:
+    done = aiki.run("wrker")
+
+    assert done.returncode == 2
+    assert "worker" in done.stderr
+
+
+def test_an_unknown_workflow_is_refused_with_what_there_is(aiki: CommandLine) -> None:
+    refused = aiki.refuses("enqueue", "ordr", "{}")
+
+    assert "the app has no workflow 'ordr'" in refused
+    assert "order@1.0.0" in refused
+
+
+def test_a_queue_that_the_app_does_not_have_is_refused(aiki: CommandLine) -> None:
+    refused = aiki.refuses("worker", "--queue", "order@2.0.0")
+
+    assert "the app has nothing for queue 'order@2.0.0'" in refused
+    assert "order@1.0.0" in refused
+
+
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(aiki: CommandLine) -> None:
+    assert "item" in aiki.refuses("enqueue", "order", '{"amount": 1}')
+    assert "amount" in aiki.refuses("enqueue", "order", '{"item": "book", "amount": "many"}')
+
+
+def test_what_is_no_json_is_a_usage_error(aiki: CommandLine) -> None:
+    done = aiki.run("enqueue", "order", "{item")
+
+    assert done.returncode == 2
+    assert "no JSON" in done.stderr
+
+
+def test_without_a_broker_the_likely_mistake_is_named(aiki: CommandLine) -> None:
+    refused = aiki.refuses("runs", "list")
+
+    assert "RabbitMQ" in refused
+    assert "AIKI_AMQP_URL is not set, and no `aiki dev` is running" in refused
+
+
+def test_a_wrong_broker_url_hides_its_password(aiki: CommandLine) -> None:
+    for url in ("amqp://ada:s3cret@localhost:1/shop", "http://ada:s3cret@localhost"):
+        for command in (["runs", "list"], ["worker"], ["topology", "check"]):
+            done = aiki.run(*command, AIKI_AMQP_URL=url)
+            assert done.returncode == 1
+            assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_a_wrong_setting_is_named_with_what_is_allowed(aiki: CommandLine) -> None:
+    refused = aiki.refuses("worker", AIKI_CONCURRENCY="lots")
+
+    assert "error: AIKI_CONCURRENCY is 'lots', which cannot be used" in refused
+    assert "hint: allowed: a whole number from 1 to 10000" in refused
+
+
+def test_an_app_that_fails_to_import_is_shown_with_the_line_that_did(aiki: CommandLine) -> None:
+    (aiki.folder / "broken.py").write_text("import os\nnumber = int('three')\n", encoding="utf-8")
+
+    refused = aiki.refuses("worker", "--app", "broken")
+
+    assert "the app 'broken' cannot be imported: ValueError: invalid literal for int()" in refused
+    assert "at broken.py:2: number = int('three')" in refused
+
+
+def test_an_app_with_a_mistake_in_its_grammar_is_shown_with_the_line(aiki: CommandLine) -> None:
+    (aiki.folder / "broken.py").write_text("import os\ndef (:\n", encoding="utf-8")
+
+    assert "at broken.py:2: def (:" in aiki.refuses("worker", "--app", "broken")
+
+
+def test_an_app_that_lacks_a_package_is_told_from_one_that_is_not_there(aiki: CommandLine) -> None:
+    (aiki.folder / "lacking.py").write_text("import not_there_at_all\n", encoding="utf-8")
+
+    assert "there is no module 'nowhere'" in aiki.refuses("worker", "--app", "nowhere")
+    assert "at lacking.py:1: import not_there_at_all" in aiki.refuses("worker", "--app", "lacking")
+
+
+def test_an_app_without_workflows_is_refused(aiki: CommandLine) -> None:
+    (aiki.folder / "empty.py").write_text("", encoding="utf-8")
+
+    assert "there is no workflow in empty" in aiki.refuses("worker", "--app", "empty")
+    assert "has no 'workflows'" in aiki.refuses("worker", "--app", "empty:workflows")
+
+
+def test_without_any_app_the_hint_says_how_to_name_one(aiki: CommandLine) -> None:
+    (aiki.folder / "pyproject.toml").write_text("[tool.aiki]\n", encoding="utf-8")
+
+    assert "--app shop.workflows" in aiki.refuses("dev")
+    assert "--version" in aiki.refuses("enqueue", "order", "{}")
+
+
+def test_a_traceback_is_shown_only_to_who_debugs(aiki: CommandLine) -> None:
+    done = aiki.run("enqueue", "ordr", "{}", AIKI_DEBUG="1")
+
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_causes_no_noise(aiki: CommandLine) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m aiki topology export | head -1",
+        shell=True,
+        cwd=aiki.folder,
+        env=aiki.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout == "{\n"
+    assert done.stderr == ""
