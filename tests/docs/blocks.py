@@ -58,7 +58,7 @@ def _execute(block: Block, page: Page, module: ModuleType) -> str:
     code = compile(block.text, file, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        result = eval(code, vars(module))  # noqa: S307 - our own documentation
+        result = eval(code, vars(module))
         if asyncio.iscoroutine(result):
             asyncio.run(result)
     return printed.getvalue()

@@ -32,8 +32,8 @@ def status_diagram() -> str:
     lines += [f"        {status.value}" for status in RunStatus if status in SUSPENDED]
     lines += ["    }"]
     order = ["[*]", *(status.value for status in RunStatus), _SUSPENDED]
-    for source, target in sorted(edges, key=lambda edge: (order.index(edge[0]), order.index(edge[1]))):
-        lines.append(f"    {source} --> {target}: {', '.join(edges[source, target])}")
+    for edge in sorted(edges, key=lambda edge: (order.index(edge[0]), order.index(edge[1]))):
+        lines.append(f"    {edge[0]} --> {edge[1]}: {', '.join(edges[edge])}")
     lines += [f"    {status.value} --> [*]" for status in RunStatus if status in FINAL]
     return "\n".join([*lines, "```"])
 
@@ -72,7 +72,11 @@ def _cell(text: str) -> str:
 def commands() -> str:
     """Tell of every command what it does."""
     lines = ["| Command | What it does |", "|---|---|"]
-    groups = {"runs": command_line._RUNS, "dead-letters": command_line._DEAD_LETTERS, "topology": command_line._TOPOLOGY}
+    groups = {
+        "runs": command_line._RUNS,
+        "dead-letters": command_line._DEAD_LETTERS,
+        "topology": command_line._TOPOLOGY,
+    }
     for name, (_where, about) in command_line._COMMANDS.items():
         if name not in groups:
             lines.append(f"| `aiki {name}` | {about} |")

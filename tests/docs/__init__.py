@@ -1,1 +1,0 @@
-"""The documentation is executed, followed and compared with the code."""
