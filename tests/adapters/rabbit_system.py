@@ -61,10 +61,10 @@ class Proxy:
             while data := await source.read(65536):
                 sink.write(data)
                 await sink.drain()
-        self._writers.discard(sink)
-        sink.close()
-        with suppress(OSError):
+            sink.close()
             await sink.wait_closed()
+        sink.transport.abort()
+        self._writers.discard(sink)
 
 
 class RabbitSystem(BrokerSystem):

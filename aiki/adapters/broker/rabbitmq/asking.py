@@ -11,17 +11,28 @@ from pamqp import commands
 from pamqp.header import ContentHeader
 
 from aiki.adapters.broker.rabbitmq.deliveries import collect_deliveries
-from aiki.adapters.broker.rabbitmq.link import Link
+from aiki.adapters.broker.rabbitmq.link import BLOCKED, BLOCKED_HINT, Link
 from aiki.adapters.broker.rabbitmq.outgoing import DIRECT_REPLY_TO, query_message
+from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
 from aiki.adapters.broker.rabbitmq.trouble import talking
+from aiki.adapters.broker.rabbitmq.waiting import Deadline
 from aiki.adapters.broker.rabbitmq.windows import PublishChannel
 from aiki.codec.messages import decode_answer
 from aiki.engine.queries import Answer, Query
-from aiki.errors import BrokerUnavailableError, PublishUncertainError, QueryTimeoutError, UndecodableError
+from aiki.errors import AikiError, BrokerUnavailableError, PublishUncertainError, QueryTimeoutError, UndecodableError
 
-__all__ = ["Asker"]
+__all__ = ["Askers"]
 
 RPC_SECONDS = 15.0
+
+
+async def no_answer(link: Link, timeout: float) -> AikiError:
+    """Say why there was no answer in time."""
+    return (
+        BrokerUnavailableError(BLOCKED, hint=BLOCKED_HINT)
+        if await link.is_blocked()
+        else QueryTimeoutError(timeout=timeout)
+    )
 
 
 class Asker:
@@ -69,11 +80,7 @@ class Asker:
                     raise BrokerUnavailableError("there is no queue for queries", hint="run `aiki topology apply`")
                 return decode_answer(await answered)
         except TimeoutError:
-            if await self._publish.is_blocked():
-                raise BrokerUnavailableError(
-                    "RabbitMQ is short of memory or disk space and takes no messages"
-                ) from None
-            raise QueryTimeoutError(timeout=timeout) from None
+            raise await no_answer(self.link, timeout) from None
         except PublishUncertainError as error:
             raise BrokerUnavailableError(f"there is no answer: {error.message}") from error
         except UndecodableError as error:
@@ -102,3 +109,46 @@ class Asker:
         answered = self._pending.get(header.properties.correlation_id or "")
         if answered is not None and not answered.done():
             answered.set_result(body)
+
+
+class Askers:
+    """The asker of the present link, opened when something is first asked over it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._asker: Asker | None = None
+        self._opening: asyncio.Task[Asker] | None = None
+
+    async def ask(self, query: Query, *, timeout: float) -> Answer:
+        """Wait for a link, and ask over it. Raises as the port says."""
+        deadline = Deadline(timeout)
+        link = await self._supervisor.current(timeout=timeout)
+        try:
+            async with asyncio.timeout(deadline.left):
+                asker = await self._asker_of(link)
+        except TimeoutError:
+            raise await no_answer(link, timeout) from None
+        return await asker.ask(query, timeout=deadline.left)
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._asker is not None:
+            await self._asker.close()
+
+    async def _asker_of(self, link: Link) -> Asker:
+        if self._asker is not None and self._asker.link is link and not self._asker.is_lost:
+            return self._asker
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(link), name="aiki-rabbitmq-asker")
+        # Whoever gives up waiting does not give up for the others.
+        return await asyncio.shield(self._opening)
+
+    async def _open(self, link: Link) -> Asker:
+        try:
+            self._asker = await Asker.open(link)
+            return self._asker
+        finally:
+            self._opening = None

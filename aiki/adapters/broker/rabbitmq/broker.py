@@ -1,11 +1,10 @@
 """The broker port on RabbitMQ."""
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 from uuid import uuid4
 
-from aiki.adapters.broker.rabbitmq.asking import Asker
+from aiki.adapters.broker.rabbitmq.asking import Askers
 from aiki.adapters.broker.rabbitmq.declaring import declare_once, ensure
 from aiki.adapters.broker.rabbitmq.incoming import (
     read_command,
@@ -26,11 +25,12 @@ from aiki.adapters.broker.rabbitmq.outgoing import (
 )
 from aiki.adapters.broker.rabbitmq.publisher import Publisher
 from aiki.adapters.broker.rabbitmq.repairs import undeliverable
-from aiki.adapters.broker.rabbitmq.sending import Deadline, Sender
+from aiki.adapters.broker.rabbitmq.sending import Sender
 from aiki.adapters.broker.rabbitmq.shared import SharedSubscription
 from aiki.adapters.broker.rabbitmq.subscriber import Subscriber
 from aiki.adapters.broker.rabbitmq.subscription import Arrival, RabbitSubscription, Refuse
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
+from aiki.adapters.broker.rabbitmq.waiting import Deadline, apart
 from aiki.adapters.clock import SystemClock
 from aiki.codec.messages import dead_letter_of
 from aiki.engine.commands import ArmTimer, Command, DeadLetter, NotifyWorker, WorkerCommand
@@ -106,8 +106,7 @@ class RabbitBroker(Broker):
         self._supervisor = Supervisor(self._open_link)
         self._publisher = Publisher(self._supervisor, self._topology)
         self._sender = Sender(self._publisher, self._supervisor, self._topology)
-        self._asker: Asker | None = None
-        self._opening_asker = asyncio.Lock()
+        self._askers = Askers(self._supervisor)
         self._subscriber = Subscriber(self._supervisor, self._topology)
 
     @property
@@ -134,8 +133,7 @@ class RabbitBroker(Broker):
         """Close the subscriptions, so that acknowledgements on their way arrive, then the connections."""
         await self._subscriber.close()
         await self._publisher.close()
-        if self._asker is not None:
-            await self._asker.close()
+        await self._askers.close()
         await self._supervisor.close()
 
     # What a client needs.
@@ -155,13 +153,7 @@ class RabbitBroker(Broker):
 
     async def ask(self, query: Query, *, timeout: float) -> Answer:
         """Ask through ``aiki.queries``."""
-        deadline = Deadline(timeout)
-        link = await self._supervisor.current(timeout=timeout)
-        async with self._opening_asker:
-            if self._asker is None or self._asker.link is not link or self._asker.is_lost:
-                self._asker = await Asker.open(link)
-            asker = self._asker
-        return await asker.ask(query, timeout=deadline.left)
+        return await self._askers.ask(query, timeout=timeout)
 
     # What a worker needs besides.
 
@@ -208,7 +200,7 @@ class RabbitBroker(Broker):
         delays = {command.delay_ms for command in commands if isinstance(command, ArmTimer)}
         for delay_ms in delays:
             link = await self._supervisor.current(timeout=deadline.left)
-            await declare_once(link, retry_name(delay_ms), retry_queue(delay_ms))
+            await apart(declare_once(link, retry_name(delay_ms), retry_queue(delay_ms)))
         await self._sender.deliver(messages, timeout=deadline.left)
 
     async def consume_dead_letters(self, *, prefetch: int) -> Subscription[DeadLetter]:
@@ -236,8 +228,9 @@ class RabbitBroker(Broker):
         link = await Link.open(address, name=self._name, heartbeat=self._heartbeat, timeout=self._connect_timeout)
         try:
             await ensure(link, self._topology)
+            await self._publisher.open(link)
         except BaseException:
-            await link.close("the topology could not be declared")
+            await link.close("it could not be used")
             raise
         return link
 

@@ -12,7 +12,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelInvalidStateError
 
 from aiki.adapters.broker.rabbitmq.link import Link
-from aiki.adapters.broker.rabbitmq.trouble import talking
+from aiki.adapters.broker.rabbitmq.trouble import reason_of, talking
 from aiki.errors import AikiError, BrokerUnavailableError, ConfigurationError
 from broker_topology import Queue, Topology
 
@@ -119,5 +119,5 @@ async def _difference(link: Link, one: Topology, name: str) -> list[str]:
     try:
         await declare(link, one)
     except ConfigurationError as error:
-        return [f"{name}: {error.message}"]
+        return [f"{name} differs: {reason_of(error.__cause__)}"]
     return []

@@ -22,7 +22,7 @@ from yarl import URL
 from aiki.adapters.broker.rabbitmq.trouble import connecting, reason_of, talking
 from aiki.errors import BrokerUnavailableError, ConfigurationError
 
-__all__ = ["VERSION_MIN", "Address", "Link", "addresses_of"]
+__all__ = ["BLOCKED", "BLOCKED_HINT", "VERSION_MIN", "Address", "Link", "addresses_of"]
 
 VERSION_MIN = (3, 10)
 
@@ -32,6 +32,12 @@ FRAME_BUFFER = 1000
 
 # A broker that hangs answers no farewell; the system closes the socket whatever it says.
 CLOSE_SECONDS = 3.0
+
+BLOCKED = "RabbitMQ is short of memory or disk space and takes no messages"
+BLOCKED_HINT = "see `rabbitmqctl status` for the alarm; it goes on by itself when there is room again"
+
+# The driver tells only by making us wait.
+LOOK_SECONDS = 0.01
 
 # Between the failure of a call and the end of its connection: a few turns of the event loop.
 NOTICE_SECONDS = 0.2
@@ -119,6 +125,17 @@ class Link:
     def is_lost(self) -> bool:
         """Whether either connection is gone."""
         return self.lost.done()
+
+    async def is_blocked(self) -> bool:
+        """Tell whether the broker takes nothing at present: it is short of memory or disk space."""
+        if self.is_lost:
+            return False
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._publishing.ready()
+        except TimeoutError:
+            return True
+        return False
 
     async def is_gone(self) -> bool:
         """Tell whether the link is lost, after something failed that may be a sign of it.

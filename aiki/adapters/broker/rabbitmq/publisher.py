@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from aiki.adapters.broker.rabbitmq.declaring import ensure
-from aiki.adapters.broker.rabbitmq.link import Link
+from aiki.adapters.broker.rabbitmq.link import BLOCKED, BLOCKED_HINT, Link
 from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
 from aiki.adapters.broker.rabbitmq.windows import PublishChannel, Refusal, Submission
@@ -27,7 +27,7 @@ class Publisher:
         self._topology = topology
         self._link: Link | None = None
         self._channel: PublishChannel | None = None
-        self._opening = asyncio.Lock()
+        self._reopening: asyncio.Task[None] | None = None
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout: float) -> Mapping[int, Refusal]:
         """Publish *messages* and tell, by index, what the broker did not take.
@@ -56,43 +56,49 @@ class Publisher:
 
     async def close(self) -> None:
         """End what is under way."""
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.gather(self._reopening, return_exceptions=True)
         if self._channel is not None:
             await self._channel.close("the broker was closed")
+
+    async def open(self, link: Link) -> None:
+        """Open the channel for *link*, before anybody else has it.
+
+        Raises:
+            BrokerUnavailableError: the link is gone.
+        """
+        channel = PublishChannel(await link.publishing_channel())
+        link.on_lost(channel.lose)
+        self._link, self._channel = link, channel
 
     async def _current(self) -> PublishChannel:
         while True:
             link = await self._supervisor.wait()
-            if self._is_open(link):
-                break
-            async with self._opening:
-                if not self._is_open(link):
-                    await self._open(link)
-        assert self._channel is not None
-        return self._channel
+            if self._link is link and self._channel is not None and not self._channel.is_lost:
+                return self._channel
+            if self._reopening is None:
+                self._reopening = asyncio.create_task(self._reopen(link), name="aiki-rabbitmq-reopen")
+            # Whoever gives up waiting does not give up for the others.
+            await asyncio.shield(self._reopening)
 
-    def _is_open(self, link: Link) -> bool:
-        return self._link is link and self._channel is not None and not self._channel.is_lost
-
-    async def _open(self, link: Link) -> None:
+    async def _reopen(self, link: Link) -> None:
+        """Make the channel of *link* again, which the broker closed alone: an exchange is missing, or not for us."""
         try:
-            if self._link is link:
-                # The broker closed the channel alone: an exchange is missing, or not for us. See what is there.
-                link.declared.clear()
-                await ensure(link, self._topology)
-            channel = PublishChannel(await link.publishing_channel())
+            link.declared.clear()
+            await ensure(link, self._topology)
+            await self.open(link)
         except AikiError as error:
             link.lose(error.message)
-            return
-        self._link, self._channel = link, channel
-        link.on_lost(channel.lose)
+        finally:
+            self._reopening = None
 
     async def _too_late(self, submission: Submission | None, timeout: float) -> AikiError:
-        channel = self._channel
-        if channel is None or self._supervisor.link is None:
+        link = self._supervisor.link
+        if link is None:
             reason, hint = f"no connection to RabbitMQ ({self._supervisor.trouble})", "see `aiki doctor`"
-        elif await channel.is_blocked():
-            reason = "RabbitMQ is short of memory or disk space and takes no messages"
-            hint = "see `rabbitmqctl status` for the alarm; it goes on by itself when there is room again"
+        elif await link.is_blocked():
+            reason, hint = BLOCKED, BLOCKED_HINT
         else:
             reason, hint = "RabbitMQ did not confirm in time", "it may be overloaded; see `aiki doctor`"
         if submission is None or submission.written == 0:

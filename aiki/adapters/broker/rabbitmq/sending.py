@@ -1,33 +1,21 @@
 """Sending: publishing that mends what is missing on the way, and raises what the port promises."""
 
 from collections.abc import Mapping, Sequence
-from time import monotonic
 
 from aiki.adapters.broker.rabbitmq.declaring import declare
 from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
 from aiki.adapters.broker.rabbitmq.publisher import Publisher
 from aiki.adapters.broker.rabbitmq.repairs import layout_for
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
+from aiki.adapters.broker.rabbitmq.waiting import Deadline, apart
 from aiki.adapters.broker.rabbitmq.windows import Refusal
 from aiki.errors import BrokerUnavailableError, ConfigurationError, PublishUncertainError, UnroutableError
 from aiki.observability import get_logger
 from broker_topology import QueueNameError, Topology
 
-__all__ = ["Deadline", "Sender"]
+__all__ = ["Sender"]
 
 log = get_logger(__name__)
-
-
-class Deadline:
-    """A timeout that several steps share."""
-
-    def __init__(self, timeout: float) -> None:
-        self._ends = monotonic() + timeout
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left, never below zero."""
-        return max(self._ends - monotonic(), 0.0)
 
 
 class Sender:
@@ -55,7 +43,7 @@ class Sender:
         _raise_if_nacked(refused)
         unroutable = [messages[index] for index in sorted(refused)]
         try:
-            await self._mend(unroutable, deadline)
+            await apart(self._mend(unroutable, deadline))
             refused = await self._publisher.publish(unroutable, timeout=deadline.left)
         except BrokerUnavailableError as error:
             if len(unroutable) == len(messages):

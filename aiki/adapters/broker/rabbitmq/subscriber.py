@@ -6,7 +6,7 @@ it ends, and says so.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from aiormq.channel import Channel
@@ -30,6 +30,7 @@ class Subscriber:
         self._supervisor = supervisor
         self._topology = topology
         self._subscriptions: set[RabbitSubscription[Any]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def subscribe(
         self, make: Callable[[Channel], S], queues: Collection[str], *, prefetch: int, layout: Topology | None = None
@@ -48,7 +49,7 @@ class Subscriber:
             await subscription.begin(link, queues, prefetch=prefetch)
             return subscription
 
-        return await self._subscribe(begin)
+        return await self._apart(self._subscribe(begin))
 
     async def subscribe_privately(
         self, make: Callable[[Channel], S], private: Callable[[], Topology], *, prefetch: int
@@ -64,11 +65,31 @@ class Subscriber:
             await subscription.begin(link, [layout.queues[0].name], prefetch=prefetch, private=layout)
             return subscription
 
-        return await self._subscribe(begin)
+        return await self._apart(self._subscribe(begin))
 
     async def close(self) -> None:
         """Close every subscription that is left."""
         await asyncio.gather(*(subscription.close() for subscription in tuple(self._subscriptions)))
+        await asyncio.gather(*self._closing)
+
+    async def _apart(self, work: Coroutine[Any, Any, S]) -> S:
+        """Await *work* in a task of its own, so that the driver cannot swallow the caller's cancellation.
+
+        A subscription that is there when nobody waits for it any more is closed.
+        """
+        task = asyncio.create_task(work, name="aiki-rabbitmq-subscribe")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            task.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, task: asyncio.Task[S]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            closing = asyncio.create_task(task.result().close(), name="aiki-rabbitmq-give-back")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _subscribe(self, begin: Callable[[Link], Awaitable[S]]) -> S:
         mended = False

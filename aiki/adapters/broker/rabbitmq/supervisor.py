@@ -22,6 +22,8 @@ log = get_logger(__name__)
 PAUSE_FIRST_SECONDS = 0.05
 PAUSE_MAX_SECONDS = 2.0
 
+CLOSED = "it was closed"
+
 
 class Supervisor:
     """Keeps one link alive at a time. *connect* opens one to an address and makes the topology sure to be there."""
@@ -34,7 +36,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._farewells: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self._closed = asyncio.Event()
 
     @property
     def link(self) -> Link | None:
@@ -52,7 +54,7 @@ class Supervisor:
         Raises:
             BrokerUnavailableError, ConfigurationError: none of them could be used.
         """
-        if self._is_closed:
+        if self._closed.is_set():
             raise BrokerUnavailableError("this broker was closed", hint="make a new one")
         if self._keeper is not None:
             return
@@ -90,7 +92,7 @@ class Supervisor:
             BrokerUnavailableError: the broker was closed, or never started.
         """
         while (link := self.link) is None:
-            if self._is_closed or self._keeper is None:
+            if self._closed.is_set() or self._keeper is None:
                 raise BrokerUnavailableError(f"there is no connection to RabbitMQ: {self._trouble}")
             self._changed.clear()
             await self._changed.wait()
@@ -98,16 +100,16 @@ class Supervisor:
 
     async def close(self) -> None:
         """Disconnect for good; safe to call twice."""
-        if self._is_closed:
+        if self._closed.is_set():
             return
-        self._is_closed = True
-        self._trouble = "it was closed"
+        self._closed.set()
+        self._trouble = CLOSED
         self._changed.set()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         if self._link is not None:
-            await self._link.close("it was closed")
+            await self._link.close(CLOSED)
         await asyncio.gather(*self._farewells)
 
     async def _keep(self) -> None:
@@ -116,8 +118,9 @@ class Supervisor:
             log.warning("broker.lost", address=str(self._link.address), reason=self._trouble)
             self._take_down(self._link)
             self._link = await self._reconnect()
-            log.info("broker.connected", address=str(self._link.address))
-            self._changed.set()
+            if self._link is not None:
+                log.info("broker.connected", address=str(self._link.address))
+                self._changed.set()
 
     def _take_down(self, link: Link) -> None:
         """Close what is left of *link* beside everything else: one that hangs must not delay the next."""
@@ -125,15 +128,23 @@ class Supervisor:
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)
 
-    async def _reconnect(self) -> Link:
+    async def _reconnect(self) -> Link | None:
+        """Connect again; ``None`` when the broker is closed meanwhile."""
         pause = PAUSE_FIRST_SECONDS
-        while True:
+        # Being cancelled is not enough to end this: wait_for, which the driver connects with, swallows
+        # a cancellation that comes in the very moment of success.
+        while not self._closed.is_set():
             # Jitter is no secret.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, PAUSE_MAX_SECONDS)
             try:
-                return await self._connect(next(self._order))
+                link = await self._connect(next(self._order))
             except AikiError as error:
                 if error.message != self._trouble:
                     self._trouble = error.message
                     log.warning("broker.unreachable", reason=error.message, hint=error.hint)
+                continue
+            if not self._closed.is_set():
+                return link
+            self._take_down(link)
+        return None

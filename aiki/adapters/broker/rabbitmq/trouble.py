@@ -80,14 +80,18 @@ def connecting(address: str) -> Iterator[None]:
             raise
         raise BrokerUnavailableError(f"RabbitMQ at {address} closed the connection while connecting") from error
     except (*_DRIVER_ERRORS, ValueError, KeyError) as error:
+        reason = reason_of(error)
+        if "Connection.OpenOk" in reason:
+            reason = "it refuses the virtual host"
         raise BrokerUnavailableError(
-            f"cannot connect to RabbitMQ at {address}: {reason_of(error)}", hint=_hint_for(error)
+            f"cannot connect to RabbitMQ at {address}: {reason}", hint=_hint_for(error)
         ) from error
 
 
 def _hint_for(error: BaseException) -> str:
     text = f"{error!r} {error}"
-    if "vhost" in text:
+    # The driver swallows the broker's own words when the virtual host is refused, the last step of connecting.
+    if "vhost" in text or "Connection.OpenOk" in text:
         return "the virtual host does not exist or the user has no permission there; see `rabbitmqctl list_vhosts`"
     if "ACCESS_REFUSED" in text:
         return "RabbitMQ refuses the user or its password; the user 'guest' may only connect from the same machine"

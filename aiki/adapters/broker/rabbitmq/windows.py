@@ -147,17 +147,6 @@ class PublishChannel:
         self._submitted.set()
         return submission
 
-    async def is_blocked(self) -> bool:
-        """Tell whether the broker takes nothing at present: it is short of memory or disk space."""
-        if self._lost is not None:
-            return False
-        try:
-            async with asyncio.timeout(0.01):
-                await self._channel.connection.ready()
-        except TimeoutError:
-            return True
-        return False
-
     async def close(self, reason: str) -> None:
         """End every submission and stop writing. The channel itself goes with its connection."""
         self.lose(reason)
