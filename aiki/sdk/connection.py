@@ -41,7 +41,7 @@ class Connection:
         self.timeout = timeout
         self.publisher = EventPublisher(broker)
         self.questions = Questions(broker, timeout=timeout)
-        self.listener = OutcomeListener(broker, client_id, self.questions.run)
+        self.listener = OutcomeListener(broker, client_id, self.questions.run, self.questions.run_patiently)
         self.is_open = False
 
     async def start(self, *, listen: bool) -> None:

@@ -131,10 +131,12 @@ class Acceptance(_Expected):
 class OutcomeListener:
     """Keeps one subscription to the notices for a client, and passes them on to whoever waits."""
 
-    def __init__(self, broker: ClientBroker, client_id: str, ask_run: AskRun) -> None:
+    def __init__(self, broker: ClientBroker, client_id: str, ask_run: AskRun, find_run: AskRun) -> None:
+        """*find_run* looks more than once before it says that there is no such run."""
         self.client_id = client_id
         self._broker = broker
         self._ask_run = ask_run
+        self._find_run = find_run
         self._interests: WeakValueDictionary[str, Interest] = WeakValueDictionary()
         self._acceptances: WeakValueDictionary[str, Acceptance] = WeakValueDictionary()
         self._watchers: dict[str, int] = {}
@@ -233,7 +235,8 @@ class OutcomeListener:
 
     async def _settled(self, interest: Interest, *, addressed: bool) -> None:
         async def ask() -> None:
-            run = await self._ask_run(interest.run_id)
+            is_there = addressed or interest.known
+            run = await (self._ask_run if is_there else self._find_run)(interest.run_id)
             if run is None:
                 interest.missing = interest.known or not addressed
                 interest.wake()

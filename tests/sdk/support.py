@@ -98,6 +98,12 @@ class Engine:
         self._stack.push_async_callback(stop)
 
 
+def published(engine: Engine) -> list[Event]:
+    """Everything in the event queues that nobody took yet."""
+    numbers = range(engine.hub.partitions)
+    return [event for number in numbers for message in engine.hub.ready(f"aiki.events.{number}") for event in message]
+
+
 def ended(command: ExecuteRun, outcome: Payload | Failure) -> tuple[Event, Event]:
     """Say that a run was started and ended."""
     facts = {

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
@@ -22,8 +23,10 @@ from aiki.errors import (
     RunNotRetryableError,
 )
 from aiki.sdk.client import Client
+from aiki.sdk.outcomes import Interest, Outcome
 from aiki.sdk.run import Run
 from aiki.sdk.workflow import workflow
+from aiki.testing.builders import T0
 from tests.sdk.support import SOON, Engine, an_engine, eventually
 
 
@@ -201,19 +204,44 @@ async def test_a_question_that_nobody_answers_does_not_end_the_wait() -> None:
 
 
 async def test_another_one_asks_when_the_one_who_asks_for_all_gives_up() -> None:
-    async with an_engine(orchestrator=False) as engine:
+    async with an_engine() as engine:
         client = await engine.client(listen=False)
+        await engine.start_worker(hello)
         handle = await greet.enqueue(client, "Ada")
+        await eventually(lambda: _all_completed(engine, 1))  # Nobody listened: it has to be asked for.
+        asked: list[str] = []
+
+        async def hang(run_id: str) -> None:
+            asked.append(run_id)
+            await asyncio.Event().wait()
+
+        client.connection.listener._ask_run = hang
         first = asyncio.create_task(handle.wait_for_completion())
-        await eventually(lambda: questions_about(engine, handle.id))
+        await eventually(lambda: asked)
         second = asyncio.create_task(handle.wait_for_completion(timeout=SOON))
         await asyncio.sleep(0)
 
+        client.connection.listener._ask_run = client.connection.questions.run
         first.cancel()
-        await engine.start_orchestrator()
-        await engine.start_worker(hello)
 
         assert await second == Greeting("Hello")
+
+
+def test_an_end_from_before_a_retry_does_not_count() -> None:
+    def outcome(seconds: int) -> Outcome:
+        return Outcome("greet", RunStatus.FAILED, T0 + timedelta(seconds=seconds), None, None)
+
+    interest = Interest("run", stale=False)
+    interest.settle(outcome(1))
+    assert interest.outcome == outcome(1)
+
+    interest.reopen(outcome(1).at)
+    known = []
+    for seconds in (1, 2):
+        interest.settle(outcome(seconds))
+        known.append(interest.outcome)
+
+    assert known == [None, outcome(2)]
 
 
 async def test_a_wait_is_bounded_and_the_run_goes_on() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aiki.engine.commands import ExecuteRun
-from aiki.engine.events import Event, RunOrphaned, RunStarted
+from aiki.engine.events import RunOrphaned, RunStarted
 from aiki.engine.ids import partition_of
 from aiki.errors import ClientClosedError, ConfigurationError, DuplicateNameError, RunFailedError
 from aiki.sdk.client import Client
@@ -17,7 +17,7 @@ from aiki.sdk.run import Run
 from aiki.sdk.task import task
 from aiki.sdk.workflow import Workflow, workflow
 from aiki.worker.service import Worker
-from tests.sdk.support import SOON, Engine, an_engine, eventually
+from tests.sdk.support import SOON, Engine, an_engine, eventually, published
 
 
 class Shop:
@@ -28,6 +28,7 @@ class Shop:
         self.open = asyncio.Event()
         """What is held waits for this."""
         self.begun = 0
+        self.stopped = 0
 
         @task
         async def step(name: str) -> str:
@@ -37,7 +38,11 @@ class Shop:
         @task
         async def held(name: str) -> str:
             self.begun += 1
-            await self.open.wait()
+            try:
+                await self.open.wait()
+            except asyncio.CancelledError:
+                self.stopped += 1
+                raise
             self.done.append(name)
             return name
 
@@ -76,12 +81,6 @@ async def a_worker(engine: Engine, *workflows: Workflow[..., Any], **options: An
 
 def cut_off(engine: Engine, worker: Worker) -> None:
     engine.hub.disconnect(worker._surroundings.broker)  # type: ignore[arg-type]
-
-
-def published(engine: Engine) -> list[Event]:
-    """Everything in the event queues that nobody took yet."""
-    numbers = range(engine.hub.partitions)
-    return [event for number in numbers for message in engine.hub.ready(f"aiki.events.{number}") for event in message]
 
 
 async def a_command(engine: Engine, client: Client, target: Workflow[..., Any], *arguments: Any) -> ExecuteRun:
@@ -239,6 +238,22 @@ async def test_a_worker_that_loses_its_connection_lets_go_at_once_and_nothing_re
         assert results == [["a-1", "a-2", "a-3"], ["b-1", "b-2", "b-3"]]
         assert sorted(shop.done) == ["a-1", "a-2", "a-3", "b-1", "b-2", "b-3"]
         assert (await handles[0].get()).recoveries == 0
+
+
+async def test_a_worker_that_is_cut_off_stops_what_it_executes_though_nobody_tells_it_to() -> None:
+    shop = Shop()
+    async with an_engine() as engine, a_worker(engine, shop.holding) as worker:
+        client = await engine.client()
+        await shop.holding.enqueue(client, "a")
+        await eventually(lambda: shop.begun)
+
+        engine.hub.isolate(worker._surroundings.broker)  # type: ignore[arg-type]
+
+        await eventually(lambda: not worker.held_runs)
+        assert shop.stopped == 1
+        assert len(engine.hub.ready("holding@1.0.0")) == 1
+        engine.hub.rejoin(worker._surroundings.broker)  # type: ignore[arg-type]
+        shop.open.set()
 
 
 async def test_rule_3_a_fenced_run_stops_and_records_nothing_more() -> None:

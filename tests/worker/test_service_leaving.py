@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from aiki.engine.commands import ExecuteRun
-from aiki.engine.events import LeaseRenewed
+from aiki.engine.events import LeaseRenewed, RunOrphaned
 from aiki.engine.status import RunStatus
 from aiki.sdk.client import Client
 from aiki.sdk.run import Run
@@ -16,7 +16,7 @@ from aiki.sdk.task import task
 from aiki.sdk.workflow import workflow
 from aiki.testing.clock import ManualClock
 from aiki.worker.service import Worker, WorkerSettings
-from tests.sdk.support import SOON, Engine, an_engine, eventually
+from tests.sdk.support import SOON, Engine, an_engine, eventually, published
 
 
 class Bench:
@@ -105,13 +105,14 @@ async def test_runs_that_wait_for_a_slot_are_given_back_unexecuted() -> None:
             await worker._crew._slots.acquire()
             handle = await bench.working.with_options(confirm="stored").enqueue(client, "a")
             await eventually(lambda: worker.held_runs)
+            await engine.stop_orchestrator()
 
             await asyncio.wait_for(worker.stop(grace=SOON), SOON)
 
+        (event,) = published(engine)
+        assert isinstance(event, RunOrphaned)
+        assert (event.run_id, event.handed_back) == (handle.id, True)
         assert bench.begun == 0
-        await eventually(lambda: engine.hub.ready("working@1.0.0"))
-        run = await handle.get()
-        assert (run.status, run.pair.epoch, run.recoveries) == (RunStatus.QUEUED, 2, 0)
         assert engine.hub.held("working@1.0.0") == 0
 
 
@@ -184,10 +185,7 @@ class Lease:
 
     def renewals(self) -> list[LeaseRenewed]:
         """The leases in the event queues."""
-        numbers = range(self.engine.hub.partitions)
-        queues = (self.engine.hub.ready(f"aiki.events.{number}") for number in numbers)
-        events = (event for queue in queues for message in queue for event in message)
-        return [event for event in events if isinstance(event, LeaseRenewed)]
+        return [event for event in published(self.engine) if isinstance(event, LeaseRenewed)]
 
 
 @asynccontextmanager
