@@ -252,6 +252,7 @@ _RUN = _Shape(
     _Field("pair", "pair", _PAIR.write, _PAIR.read, empty=Pair(0, "")),
     _text("cause", empty=""),
     _whole("base_seq", "base", empty=0),
+    _whole("learnt_seq", "learnt", empty=0),
     _maybe_text("holder"),
     _moment("started_at", "started", empty=None),
     _moment("dispatched_at", "dispatched", empty=None),

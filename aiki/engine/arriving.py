@@ -7,7 +7,7 @@ recorded when they were started, and never by an epoch (rule 18).
 
 from dataclasses import replace
 
-from aiki.engine.commands import DeadLetter, NotifyWorker, ParkDeadLetter, WorkerNotice
+from aiki.engine.commands import Command, DeadLetter, NotifyWorker, ParkDeadLetter, WorkerNotice
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.dispatching import dispatched
 from aiki.engine.events import ChildFinished, SignalSent, TaskFinished
@@ -17,7 +17,14 @@ from aiki.engine.journal import InboxItem, InboxKind
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 
-__all__ = ["INBOX_BYTES_MAX", "INBOX_ITEMS_MAX", "on_child_finished", "on_signal_sent", "on_task_finished"]
+__all__ = [
+    "INBOX_BYTES_MAX",
+    "INBOX_ITEMS_MAX",
+    "on_child_finished",
+    "on_signal_sent",
+    "on_signal_sent_again",
+    "on_task_finished",
+]
 
 # A run is one document of at most 16 MiB; half of it may wait in the inbox.
 INBOX_ITEMS_MAX = 10_000
@@ -25,8 +32,8 @@ INBOX_BYTES_MAX = 8 * 1024 * 1024
 
 
 def on_signal_sent(run: RunState, event: SignalSent, moment: Moment) -> Decision:
-    """Keep a signal for the run, until it asks for it."""
-    if run.status.is_final:
+    """Keep a signal for the run, until it asks for it; one that failed may do so when it is retried."""
+    if run.status is RunStatus.COMPLETED or run.expiring:
         return Decision(run)
     item = InboxItem(
         id=event.id,
@@ -39,6 +46,11 @@ def on_signal_sent(run: RunState, event: SignalSent, moment: Moment) -> Decision
     if not _has_room_for(run, item):
         return Decision(run, commands=(_overflow(run, event, moment),))
     return _arrived(replace(run, seen=(*run.seen, event.id)), item, event.id, moment)
+
+
+def on_signal_sent_again(run: RunState, event: SignalSent) -> Decision:
+    """Tell the holder once more of a signal that was counted: the word may have been lost (rule 8)."""
+    return Decision(run, commands=_word_of(run, event.id))
 
 
 def _has_room_for(run: RunState, item: InboxItem) -> bool:
@@ -90,9 +102,10 @@ def on_task_finished(run: RunState, event: TaskFinished, moment: Moment) -> Deci
 
 
 def _ended_elsewhere(run: RunState, item: InboxItem, event: ChildFinished | TaskFinished, moment: Moment) -> Decision:
-    known = any(other.id == item.id for other in run.inbox)
-    if item.id not in run.pending or known or run.status.is_final or event.incarnation != run.incarnation:
-        return Decision(run, refused=item.id not in run.pending)
+    if item.id not in run.pending or event.incarnation != run.incarnation:
+        return Decision(run, refused=True)
+    if run.expiring or any(other.id == item.id for other in run.inbox):
+        return Decision(run, commands=_word_of(run, item.id))
     return _arrived(run, item, event.id, moment)
 
 
@@ -100,9 +113,15 @@ def _arrived(run: RunState, item: InboxItem, cause: str, moment: Moment) -> Deci
     after = replace(run, inbox=(*run.inbox, item))
     if run.status.is_suspended and wakes(run.waits, item):
         return dispatched(after, cause, moment)
-    if run.status is RunStatus.RUNNING:
-        notice = NotifyWorker(
-            worker=run.holder or "", run_id=run.run_id, pair=run.pair, notice=WorkerNotice.ARRIVED, items=(item,)
-        )
-        return Decision(after, commands=(notice,))
-    return Decision(after)
+    return Decision(after, commands=_word_of(after, item.id))
+
+
+def _word_of(run: RunState, item_id: str) -> tuple[Command, ...]:
+    """Tell the holder, if there is one, of an item that is in the inbox."""
+    items = tuple(item for item in run.inbox if item.id == item_id)
+    if run.status is not RunStatus.RUNNING or not items:
+        return ()
+    notice = NotifyWorker(
+        worker=run.holder or "", run_id=run.run_id, pair=run.pair, notice=WorkerNotice.ARRIVED, items=items
+    )
+    return (notice,)

@@ -10,7 +10,7 @@ An event may come any number of times, late, and from workers that no longer cou
 from dataclasses import replace
 from typing import assert_never, get_args
 
-from aiki.engine.arriving import on_child_finished, on_signal_sent, on_task_finished
+from aiki.engine.arriving import on_child_finished, on_signal_sent, on_signal_sent_again, on_task_finished
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.dispatching import doubt, fence, on_dispatch_doubted, on_run_orphaned
 from aiki.engine.events import (
@@ -48,7 +48,9 @@ from aiki.engine.holding import (
 )
 from aiki.engine.requesting import (
     on_cancel_requested,
+    on_cancel_requested_again,
     on_pause_requested,
+    on_pause_requested_again,
     on_resume_requested,
     on_retry_requested,
     on_run_requested,
@@ -75,7 +77,7 @@ def decide(run: RunState | None, event: Event, moment: Moment) -> Decision:
     if event.id == run.cause:
         return _caused_already(run, event, moment)
     if isinstance(event, _CLIENT_EVENTS) and event.id in run.seen:
-        return Decision(run)
+        return _counted_already(run, event, moment)
     if isinstance(event, _WORKER_EVENTS) and event.incarnation != run.incarnation:
         return fence(run, event)
     return _answer(run, event, moment)
@@ -97,6 +99,19 @@ def _caused_already(run: RunState, event: Event, moment: Moment) -> Decision:
         return Decision(run, commands=marker)
     again = on_run_requested_again(run, event, moment)
     return replace(again, commands=(*marker, *again.commands))
+
+
+def _counted_already(run: RunState, event: Event, moment: Moment) -> Decision:
+    """Say again what a client's event led to: it may have been stored, and what followed not sent (rule 8)."""
+    match event:
+        case CancelRequested():
+            return on_cancel_requested_again(run, moment)
+        case PauseRequested():
+            return on_pause_requested_again(run)
+        case SignalSent():
+            return on_signal_sent_again(run, event)
+        case _:
+            return Decision(run)  # The others lead to nothing but dispatches, and those have their cause.
 
 
 def _answer(run: RunState, event: Event, moment: Moment) -> Decision:  # noqa: C901 - the one list of all events, without logic

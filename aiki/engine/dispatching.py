@@ -11,7 +11,7 @@ from datetime import datetime
 
 from aiki.engine.commands import Command, ExecuteRun, NotifyWorker, SendEvent, WorkerNotice
 from aiki.engine.decision import Decision, Moment
-from aiki.engine.ending import buried
+from aiki.engine.ending import buried, outcome
 from aiki.engine.events import DispatchDoubted, RunOrphaned, WorkerEvent
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import Pair, RunState
@@ -22,9 +22,11 @@ __all__ = [
     "doubt",
     "fence",
     "fenced_holder",
+    "has_past",
     "on_dispatch_doubted",
     "on_run_orphaned",
     "recovered",
+    "recoveries_after_a_loss",
     "superseded",
 ]
 
@@ -36,7 +38,6 @@ def dispatched(
     *,
     now: datetime | None = None,
     recovering: bool = False,
-    alone: bool = False,
     journal: tuple[JournalEntry, ...] = (),
     commands: tuple[Command, ...] = (),
 ) -> Decision:
@@ -51,7 +52,7 @@ def dispatched(
         lease_until=None,
         wake_at=None,
         dispatched_at=moment.now,
-        alone=alone,
+        alone=run.recoveries > run.recoveries_max,
     )
     order = execute_run(after, now=max(moment.now, now or moment.now), recovering=recovering)
     return Decision(after, journal, (*commands, order))
@@ -59,8 +60,6 @@ def dispatched(
 
 def execute_run(run: RunState, *, now: datetime, recovering: bool) -> ExecuteRun:
     """Write the order for the current pair; the journal is filled in by whoever can read it."""
-    # Before anything was recorded or waited for, nothing depends on the time of an earlier start.
-    began = run.last_seq > 0 or bool(run.waits)
     return ExecuteRun(
         queue=run.queue,
         run_id=run.run_id,
@@ -71,7 +70,7 @@ def execute_run(run: RunState, *, now: datetime, recovering: bool) -> ExecuteRun
         input=run.input,
         now=now,
         created_at=run.created_at,
-        started_at=run.started_at if began else None,
+        started_at=run.started_at if has_past(run) else None,
         base_seq=run.base_seq,
         waits=run.waits,
         inbox=run.inbox,
@@ -87,6 +86,11 @@ def execute_run(run: RunState, *, now: datetime, recovering: bool) -> ExecuteRun
         timeout_at=run.timeout_at,
         trace=run.trace,
     )
+
+
+def has_past(run: RunState) -> bool:
+    """Whether the current dispatch goes on with anything: before, nothing depends on the time of an earlier start."""
+    return run.base_seq > 0 or bool(run.waits)
 
 
 def doubt(run: RunState, moment: Moment) -> tuple[Command, ...]:
@@ -105,9 +109,9 @@ def doubt(run: RunState, moment: Moment) -> tuple[Command, ...]:
 
 def on_dispatch_doubted(run: RunState, event: DispatchDoubted, moment: Moment) -> Decision:
     """Dispatch again if the marker overtook nothing: all that the dispatch led to would have been heard by now."""
-    if event.pair != run.pair or run.status is not RunStatus.QUEUED:
+    if event.pair != run.pair or event.incarnation != run.incarnation or run.status is not RunStatus.QUEUED:
         return Decision(run, refused=True)
-    return dispatched(run, event.id, moment, recovering=True, alone=run.alone)
+    return dispatched(run, event.id, moment, recovering=True)
 
 
 def fence(run: RunState | None, event: WorkerEvent) -> Decision:
@@ -117,21 +121,26 @@ def fence(run: RunState | None, event: WorkerEvent) -> Decision:
 
 
 def superseded(run: RunState, event: WorkerEvent, moment: Moment) -> Decision:
-    """Give up a dispatch whose record does not fit ours (rule 7: a gap fences the pair), and make a new one."""
-    notice = NotifyWorker(worker=event.worker, run_id=run.run_id, pair=run.pair, notice=WorkerNotice.FENCED)
-    return dispatched(run, event.id, moment, recovering=True, alone=run.alone, commands=(notice,))
+    """Give up a dispatch whose record does not fit ours (rule 7: a gap fences the pair), and make a new one.
+
+    It counts like the loss of its worker, or a run whose record never fits would go round for ever.
+    """
+    return recovered(run, event.id, moment, recoveries=recoveries_after_a_loss(run))
 
 
 def on_run_orphaned(run: RunState, event: RunOrphaned, moment: Moment) -> Decision:
     """Make a new dispatch of a run whose command came back from a worker that is gone."""
+    if event.pair == run.pair and run.status.is_final:
+        return Decision(run, commands=outcome(run, moment))  # It may be what ended the run (rule 8).
     if event.pair != run.pair or run.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
         return Decision(run, refused=True)
     if event.handed_back:
         return recovered(run, event.id, moment, recoveries=run.recoveries)
-    return recovered(run, event.id, moment, recoveries=_recoveries_after_a_loss(run))
+    return recovered(run, event.id, moment, recoveries=recoveries_after_a_loss(run))
 
 
-def _recoveries_after_a_loss(run: RunState) -> int:
+def recoveries_after_a_loss(run: RunState) -> int:
+    """Count the loss of the current dispatch, if it was started and learnt nothing new (rule 4)."""
     if run.last_seq > run.base_seq:
         return 0
     return run.recoveries + 1 if run.holder is not None else run.recoveries
@@ -146,8 +155,7 @@ def recovered(run: RunState, cause: str, moment: Moment, *, recoveries: int) -> 
     if run.pause_requested:
         paused = replace(after, status=RunStatus.PAUSED, holder=None, lease_until=None, pause_requested=False)
         return Decision(paused, commands=told)
-    suspect = recoveries > run.recoveries_max
-    return dispatched(after, cause, moment, recovering=True, alone=suspect, commands=told)
+    return dispatched(after, cause, moment, recovering=True, commands=told)
 
 
 def fenced_holder(run: RunState) -> tuple[Command, ...]:

@@ -29,8 +29,12 @@ def finished(
     operations: tuple[str, ...] = (),
     commands: tuple[Command, ...] = (),
 ) -> Decision:
-    """End *run*. It keeps its last pair, so that what its holder says again is still recognised."""
+    """End *run*. It keeps its last pair, so that what its holder says again is still recognised.
+
+    Unless it completed, it may be retried, and goes on then with what had arrived and what was under way elsewhere.
+    """
     retention = moment.retention if run.retention is None else run.retention
+    is_done = status is RunStatus.COMPLETED
     after = replace(
         run,
         status=status,
@@ -42,8 +46,8 @@ def finished(
         waits=(),
         wake_at=None,
         lease_until=None,
-        inbox=(),
-        pending=(),
+        inbox=() if is_done else run.inbox,
+        pending=() if is_done else run.pending,
         cancel_requested=None,
         pause_requested=False,
         woken=False,

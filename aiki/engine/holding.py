@@ -15,7 +15,7 @@ from aiki.engine.commands import (
     WorkerNotice,
 )
 from aiki.engine.decision import Decision, Moment
-from aiki.engine.dispatching import dispatched, fence, superseded
+from aiki.engine.dispatching import dispatched, fence, has_past, superseded
 from aiki.engine.ending import finished, outcome
 from aiki.engine.events import (
     JournalAppended,
@@ -74,12 +74,11 @@ def on_run_started(run: RunState, event: RunStarted) -> Decision:
     if run.status is not RunStatus.QUEUED:
         # Paused while the command waited is over for this pair; suspended or final means that this is an echo.
         return fence(run, event) if run.holder is None else Decision(run)
-    untouched = run.last_seq == 0 and not run.waits
     after = replace(
         run,
         status=RunStatus.RUNNING,
         holder=event.worker,
-        started_at=event.at if run.started_at is None or untouched else run.started_at,
+        started_at=run.started_at if has_past(run) and run.started_at is not None else event.at,
     )
     return Decision(after, commands=_missed_while_queued(after))
 
@@ -110,17 +109,33 @@ def _missed_while_queued(run: RunState) -> tuple[Command, ...]:
 
 def on_journal_appended(run: RunState, event: JournalAppended, moment: Moment) -> Decision:
     """Take over what the holder learnt, if it follows on what is there."""
+    return _taken_over(run, event, event.entries, moment)
+
+
+def _taken_over(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, ...], moment: Moment) -> Decision:
     if not _is_holder(run, event):
         return fence(run, event)
-    if run.status is not RunStatus.RUNNING:
-        return Decision(run)  # Said again after the run was given back: it is all there.
-    return _appended(run, event, event.entries, moment)
+    if run.status is RunStatus.RUNNING:
+        return _appended(run, event, entries, moment)
+    if any(entry.seq > run.last_seq for entry in entries):
+        return _beyond_the_end(run, event, moment)
+    return Decision(run)  # Said again after the run was given back: it is all there.
+
+
+def _beyond_the_end(run: RunState, event: WorkerEvent, moment: Moment) -> Decision:
+    """Refuse what a holder learnt when its run was over, or at rest; it did not hear of it, or ended it by this."""
+    refusal = fence(run, event)
+    said_again = outcome(run, moment) if run.status.is_final else ()
+    return replace(refusal, commands=(*refusal.commands, *said_again))
 
 
 def on_task_scheduled(run: RunState, event: TaskScheduled, moment: Moment) -> Decision:
     """Journal that a task goes to another queue, and send it there; again, if it is said again (rule 8)."""
-    if not _is_holder(run, event):
-        return fence(run, event)
+    entries = () if event.entry is None else (event.entry,)
+    decision = _taken_over(run, event, entries, moment)
+    after = decision.run
+    if decision.refused or after is None or after.pair != run.pair or not _is_under_way(after, event.task_id):
+        return decision
     order = ExecuteTask(
         queue=event.queue,
         run_id=run.run_id,
@@ -134,14 +149,12 @@ def on_task_scheduled(run: RunState, event: TaskScheduled, moment: Moment) -> De
         timeout=event.timeout,
         trace=event.trace,
     )
-    if run.status is not RunStatus.RUNNING:
-        return Decision(run, commands=(order,) if event.task_id in run.pending else ())
-    if event.entry is None:
-        return Decision(run, commands=(order,))
-    decision = _appended(run, event, (event.entry,), moment)
-    if decision.run is None or decision.run.pair != run.pair:
-        return decision
     return replace(decision, commands=(*decision.commands, order))
+
+
+def _is_under_way(run: RunState, key: str) -> bool:
+    """Whether the run still waits for what it started elsewhere: what ended must not be started once more."""
+    return key in run.pending and not run.status.is_final and all(item.id != key for item in run.inbox)
 
 
 def _appended(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, ...], moment: Moment) -> Decision:
@@ -150,8 +163,19 @@ def _appended(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, ..
     if [entry.seq for entry in new] != [*expected] or any(entry.epoch != run.pair.epoch for entry in entries):
         return superseded(run, event, moment)
 
-    after = _learnt(replace(run, last_seq=run.last_seq + len(new)), entries)
+    grown = replace(run, last_seq=run.last_seq + len(new), base_seq=_past_clocks(run, entries))
+    # Not only the new ones: the write of their journal may have worked when that of the run did not.
+    after = _learnt(grown, tuple(entry for entry in entries if entry.seq > run.learnt_seq))
     return Decision(after, journal=new, commands=_progress(run, after, moment))
+
+
+def _past_clocks(run: RunState, entries: tuple[JournalEntry, ...]) -> int:
+    """Move the base of the dispatch past the clock entries that it begins with, each time, before anything is done."""
+    base = run.base_seq
+    for entry in entries:
+        if entry.seq == base + 1 and entry.kind is EntryKind.CLOCK:
+            base += 1
+    return base
 
 
 def _learnt(run: RunState, entries: tuple[JournalEntry, ...]) -> RunState:
@@ -159,12 +183,13 @@ def _learnt(run: RunState, entries: tuple[JournalEntry, ...]) -> RunState:
     named = frozenset(entry.source for entry in entries if entry.source is not None)
     retried = frozenset(entry.operation for entry in entries if entry.kind is EntryKind.RETRIED)
     notes = [entry.payload for entry in entries if entry.kind is EntryKind.STATUS_SET]
-    if not (named or retried or notes or run.woken):
+    if not (entries and (named or retried or notes or run.woken)):
         return run
     started = [entry.source for entry in entries if entry.kind in _STARTS_ELSEWHERE and entry.source is not None]
-    ended = named.difference(started)
+    ended = {entry.source for entry in entries if entry.kind not in _STARTS_ELSEWHERE}
     return replace(
         run,
+        learnt_seq=entries[-1].seq,
         inbox=tuple(item for item in run.inbox if item.id not in ended),
         pending=tuple(key for key in dict.fromkeys((*run.pending, *started)) if key not in ended),
         forgiven=tuple(operation for operation in run.forgiven if operation not in retried),
@@ -193,12 +218,16 @@ def on_run_suspended(run: RunState, event: RunSuspended, moment: Moment) -> Deci
     """Let the run rest, unless what it waits for is there already (rule 10)."""
     if not _is_holder(run, event):
         return fence(run, event)
+    if run.status.is_final:
+        return Decision(run, commands=outcome(run, moment))
     if run.status is not RunStatus.RUNNING:
         return Decision(run, commands=implied_by_suspension(run, moment))
     if event.last_seq != run.last_seq:
         return superseded(run, event, moment)
 
-    rested = replace(run, waits=event.waits, wake_at=event.wake_at, lease_until=None, woken=False, recoveries=0)
+    # A holder that stops may give the run back before it came to let it be woken.
+    woken = run.woken and event.ready
+    rested = replace(run, waits=event.waits, wake_at=event.wake_at, lease_until=None, woken=woken, recoveries=0)
     if run.pause_requested:
         after = replace(rested, status=RunStatus.PAUSED, pause_requested=False)
     elif event.ready or _has_reason_to_go_on(rested, moment):

@@ -31,18 +31,16 @@ from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 
 __all__ = [
-    "CANCELLATION",
     "on_cancel_requested",
+    "on_cancel_requested_again",
     "on_pause_requested",
+    "on_pause_requested_again",
     "on_resume_requested",
     "on_retry_requested",
     "on_run_requested",
     "on_run_requested_again",
     "on_wake_requested",
 ]
-
-CANCELLATION = "cancel"
-"""What a retry of a cancelled run forgives: the cancellation that its journal records."""
 
 
 def on_run_requested(event: RunRequested, moment: Moment) -> Decision:
@@ -78,10 +76,10 @@ def on_run_requested(event: RunRequested, moment: Moment) -> Decision:
 
 def on_run_requested_again(run: RunState, event: RunRequested, moment: Moment) -> Decision:
     """Answer a request for a run that is there: the same one said again, or another one with the same key."""
-    if run.expiring:
+    same = event.id == run.requested_by
+    if run.expiring and not same:
         # The earlier run of this key is being removed; once it is gone, the key starts clean (rule 16).
         return Decision(run, commands=(ArmTimer(event=event, delay_ms=RETRY_GRID_MS[0]),))
-    same = event.id == run.requested_by
     echo = outcome(run, moment) if same and run.status.is_final else ()
     return Decision(run, commands=(*echo, *_acceptance(run, event, existing=not same)))
 
@@ -107,31 +105,51 @@ def _counted(run: RunState, event: ClientEvent) -> RunState:
     return replace(run, seen=(*run.seen, event.id))
 
 
+def _ignored(run: RunState, event: ClientEvent) -> Decision:
+    """Leave the run as it is, and remember that: said again later, in another state, it must not count either."""
+    gone = run.status is RunStatus.COMPLETED or run.expiring
+    return Decision(run if gone else _counted(run, event))
+
+
 def on_cancel_requested(run: RunState, event: CancelRequested, moment: Moment) -> Decision:
     """Stop a run that never began at once; let any other one see the cancellation, so that it can clean up."""
     if run.status.is_final:
-        return Decision(run)
+        return _ignored(run, event)
     counted = replace(_counted(run, event), pause_requested=False)
     if run.started_at is None:
         failure = Failure(type="Cancelled", message="the run was cancelled before it began")
         return finished(counted, RunStatus.CANCELLED, moment, failure=failure)
-    asked = replace(counted, cancel_requested=event.id)
-    if run.status is RunStatus.RUNNING:
-        return Decision(asked, commands=_told(asked, WorkerNotice.CANCEL, source=event.id))
-    if run.status is RunStatus.QUEUED:
-        return Decision(asked)  # Its worker is told when it starts.
-    return dispatched(asked, event.id, moment)
+    # Asked for twice before the holder journaled it, a cancellation is still one: its clean-up is not cancelled too.
+    asked = replace(counted, cancel_requested=run.cancel_requested or event.id)
+    if run.status in (RunStatus.RUNNING, RunStatus.QUEUED):
+        return Decision(asked, commands=_word_of_cancellation(asked))  # While it is queued, there is nobody to tell.
+    return dispatched(asked, event.id, moment, recovering=_is_unsure(run))
+
+
+def on_cancel_requested_again(run: RunState, moment: Moment) -> Decision:
+    """Say again what followed from a cancellation that was counted (rule 8)."""
+    return Decision(run, commands=outcome(run, moment) if run.status.is_final else _word_of_cancellation(run))
+
+
+def _word_of_cancellation(run: RunState) -> tuple[Command, ...]:
+    return () if run.cancel_requested is None else _told(run, WorkerNotice.CANCEL, source=run.cancel_requested)
 
 
 def _told(run: RunState, notice: WorkerNotice, *, source: str | None = None) -> tuple[Command, ...]:
-    worker = run.holder or ""
-    return (NotifyWorker(worker=worker, run_id=run.run_id, pair=run.pair, notice=notice, source=source),)
+    if run.status is not RunStatus.RUNNING or run.holder is None:
+        return ()
+    return (NotifyWorker(worker=run.holder, run_id=run.run_id, pair=run.pair, notice=notice, source=source),)
+
+
+def _is_unsure(run: RunState) -> bool:
+    """Whether somebody may have taken up the last dispatch and was not heard of, or was lost with it."""
+    return run.status is RunStatus.PAUSED and run.holder is None
 
 
 def on_pause_requested(run: RunState, event: PauseRequested) -> Decision:
     """Let a run rest: at once where no worker holds it, else as soon as its holder can give it back."""
     if run.status.is_final or run.status is RunStatus.PAUSED:
-        return Decision(run)
+        return _ignored(run, event)
     counted = _counted(run, event)
     if run.status is RunStatus.RUNNING:
         asked = replace(counted, pause_requested=True)
@@ -139,14 +157,21 @@ def on_pause_requested(run: RunState, event: PauseRequested) -> Decision:
     return Decision(replace(counted, status=RunStatus.PAUSED))
 
 
+def on_pause_requested_again(run: RunState) -> Decision:
+    """Tell the holder once more of a pause that was counted: the word may have been lost (rule 8)."""
+    return Decision(run, commands=_told(run, WorkerNotice.PAUSE) if run.pause_requested else ())
+
+
 def on_resume_requested(run: RunState, event: ResumeRequested, moment: Moment) -> Decision:
     """Let a paused run go on; one that was to start later still does."""
+    if run.status.is_final:
+        return _ignored(run, event)
     counted = replace(_counted(run, event), pause_requested=False)
     if run.status is not RunStatus.PAUSED:
-        return Decision(counted if run.pause_requested else run)
+        return Decision(counted)
     if run.pair.epoch == 0 and run.wake_at is not None and run.wake_at > moment.now:
         return Decision(replace(counted, status=RunStatus.SCHEDULED))
-    return dispatched(counted, event.id, moment)
+    return dispatched(counted, event.id, moment, recovering=_is_unsure(run))
 
 
 def on_wake_requested(run: RunState, event: WakeRequested, moment: Moment) -> Decision:
@@ -154,15 +179,19 @@ def on_wake_requested(run: RunState, event: WakeRequested, moment: Moment) -> De
     if run.status is RunStatus.SCHEDULED:
         return dispatched(_counted(run, event), event.id, moment)
     if not run.status.is_suspended:
-        return Decision(run)
+        return _ignored(run, event)
     return dispatched(replace(_counted(run, event), woken=True), event.id, moment)
 
 
 def on_retry_requested(run: RunState, event: RetryRequested, moment: Moment) -> Decision:
-    """Open a run again that failed, was cancelled or dead-lettered: what it recorded stays, what ended it is void."""
+    """Open a run again that failed, was cancelled or dead-lettered: what it recorded stays, what ended it is void.
+
+    One that is queued is sent again: its order may be what was parked with the dead letters.
+    """
+    if run.status is RunStatus.QUEUED:
+        return dispatched(_counted(run, event), event.id, moment, recovering=True)
     if not run.status.is_final or run.status is RunStatus.COMPLETED or run.expiring:
-        return Decision(run)
-    cancelled = (CANCELLATION,) if run.status is RunStatus.CANCELLED and run.last_seq else ()
+        return _ignored(run, event)
     reopened = replace(
         _counted(run, event),
         result=None,
@@ -172,6 +201,7 @@ def on_retry_requested(run: RunState, event: RetryRequested, moment: Moment) -> 
         expires_at=None,
         timeout_at=None,
         recoveries=0,
-        forgiven=(*run.failed_operations, *cancelled),
+        forgiven=tuple(dict.fromkeys((*run.forgiven, *run.failed_operations))),
     )
-    return dispatched(reopened, event.id, moment)
+    # What it had started elsewhere may have been lost with its end.
+    return dispatched(reopened, event.id, moment, recovering=True)

@@ -51,9 +51,14 @@ class RunState:
     cause: str = ""
     """The id of the event that caused the current dispatch."""
     base_seq: int = 0
-    """How far the journal went when the current pair was made; entries above it of an older epoch do not count."""
+    """How far the journal went when the current pair was made; entries above it of an older epoch do not count.
+
+    The clock entries that a resumed run begins with are taken in: they say nothing new, so they are no progress.
+    """
     last_seq: int = 0
     """How far the journal goes now. Derived from the journal; never a reason to write the run."""
+    learnt_seq: int = 0
+    """Up to where the entries that change more than the journal have done so: said again, they do not do it again."""
     holder: str | None = None
     """The worker whose ``RunStarted`` was accepted for the current pair."""
     started_at: datetime | None = None

@@ -61,15 +61,16 @@ _WAKING = {
     "PauseRequested": frozenset({RunStatus.PAUSED}),
 }
 
-# What a holder says leads back to the queue where it does not fit what is recorded: the pair is fenced.
+# What a holder says that does not fit what is recorded counts like its loss: the pair is fenced.
+_LOST = frozenset({RunStatus.QUEUED, RunStatus.PAUSED, RunStatus.DEAD_LETTERED})
 _HELD = {
-    "JournalAppended": _QUEUED,
-    "TaskScheduled": _QUEUED,
-    "RunSuspended": SUSPENDED | {RunStatus.QUEUED, RunStatus.PAUSED},
-    "RunCompleted": frozenset({RunStatus.COMPLETED, RunStatus.QUEUED}),
-    "RunFailed": frozenset({RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.QUEUED}),
-    "RunOrphaned": frozenset({RunStatus.QUEUED, RunStatus.PAUSED, RunStatus.DEAD_LETTERED}),
-    "TimerFired": frozenset({RunStatus.QUEUED, RunStatus.PAUSED, RunStatus.DEAD_LETTERED, RunStatus.FAILED}),
+    "JournalAppended": _LOST,
+    "TaskScheduled": _LOST,
+    "RunSuspended": _LOST | SUSPENDED,
+    "RunCompleted": _LOST | {RunStatus.COMPLETED},
+    "RunFailed": _LOST | {RunStatus.FAILED, RunStatus.CANCELLED},
+    "RunOrphaned": _LOST,
+    "TimerFired": _LOST | _TIMED_OUT,
 }
 
 TRANSITIONS: dict[RunStatus | None, dict[str, frozenset[RunStatus]]] = {

@@ -5,8 +5,8 @@ partition, which names the pair and the moment, and counts only while both hold.
 """
 
 from aiki.engine.decision import Decision, Moment
-from aiki.engine.dispatching import dispatched, fenced_holder, recovered
-from aiki.engine.ending import finished
+from aiki.engine.dispatching import dispatched, fenced_holder, recovered, recoveries_after_a_loss
+from aiki.engine.ending import finished, outcome
 from aiki.engine.events import TimerFired
 from aiki.engine.journal import Failure
 from aiki.engine.state import RunState
@@ -17,8 +17,10 @@ __all__ = ["on_timer_fired"]
 
 def on_timer_fired(run: RunState, event: TimerFired, moment: Moment) -> Decision:
     """Do what was to be done at ``event.due_at``, if that is still to be done."""
-    if run.status.is_final:
+    if event.incarnation != run.incarnation:
         return Decision(run, refused=True)
+    if run.status.is_final:
+        return _fired_at_the_end(run, event, moment)
     if event.due_at == run.timeout_at:
         return _timed_out(run, moment)
     if event.pair != run.pair:
@@ -26,8 +28,14 @@ def on_timer_fired(run: RunState, event: TimerFired, moment: Moment) -> Decision
     if event.due_at == run.wake_at and (run.status.is_suspended or run.status is RunStatus.SCHEDULED):
         return dispatched(run, event.id, moment, now=event.due_at)
     if event.due_at == run.lease_until and run.status is RunStatus.RUNNING:
-        recoveries = run.recoveries + 1 if run.last_seq == run.base_seq else 0
-        return recovered(run, event.id, moment, recoveries=recoveries)
+        return recovered(run, event.id, moment, recoveries=recoveries_after_a_loss(run))
+    return Decision(run, refused=True)
+
+
+def _fired_at_the_end(run: RunState, event: TimerFired, moment: Moment) -> Decision:
+    """Say again what follows from an end that may have come of this very timer (rule 8)."""
+    if event.pair == run.pair or event.due_at == run.timeout_at:
+        return Decision(run, commands=outcome(run, moment))
     return Decision(run, refused=True)
 
 

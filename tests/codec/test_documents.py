@@ -72,6 +72,7 @@ RUN = RunState(
     pair=Pair(2, "dispatch"),
     cause="event-2",
     base_seq=4,
+    learnt_seq=5,
     holder="worker-1",
     started_at=AT,
     dispatched_at=AT,
@@ -137,7 +138,7 @@ STORED_RUN = (
     '{"run":"018f-run","inc":"a1","rev":9,"workflow":"user-onboarding","version":"1.0.0",'
     '"queue":"user-onboarding@1.0.0","status":"failed","created":1767323045678,"requested_by":"event-1",'
     '"input":"{\\"n\\":1208925819614629174706176}","input_hash":"0123456789abcdef",'
-    '"pair":{"epoch":2,"dispatch":"dispatch"},"cause":"event-2","base":4,"holder":"worker-1",'
+    '"pair":{"epoch":2,"dispatch":"dispatch"},"cause":"event-2","base":4,"learnt":5,"holder":"worker-1",'
     '"started":1767323045678,"dispatched":1767323045678,"lease":1767323045678,'
     '"waits":[{"kind":"retry","op":"task:send-email:abc#1","due":1767323045678,"delay_ms":250,"name":"x"}],'
     '"wake":1767323045678,"inbox":[{"id":"i","kind":"task","name":"t","at":1767323045678,"epoch":1,'
