@@ -9,6 +9,15 @@ import pytest
 from aiki.testing.servers import MongoNode, RabbitNode
 from tests.scenarios.cluster import Cluster, a_cluster
 
+TIMEOUT_SECONDS = 180
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give scenarios the time that processes and servers take to die and to come back."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
+
 
 @pytest.fixture
 def cluster(tmp_path: Path, amqp_url: str, mongodb_url: str, mongodb_database: str) -> Iterator[Cluster]:
