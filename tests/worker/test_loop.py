@@ -80,10 +80,10 @@ async def after(seconds: float, value: T) -> T:
 
 class TestBuildingBlocks:
     def test_gather_gives_results_in_the_order_of_asking(self, stage: Stage) -> None:
-        async def workflow() -> list[str]:
+        async def workflow() -> tuple[str, str]:
             return await asyncio.gather(after(2, "slow"), after(1, "fast"))
 
-        assert stage.run(workflow()) == ["slow", "fast"]
+        assert list(stage.run(workflow())) == ["slow", "fast"]
         assert stage.hourglass.now == 2
 
     def test_a_task_group_cancels_its_others_when_one_fails(self, stage: Stage) -> None:
@@ -193,7 +193,7 @@ class TestBuildingBlocks:
 
     def test_a_task_that_nobody_holds_is_not_lost_to_the_garbage_collector(self, stage: Stage) -> None:
         async def workflow() -> str:
-            done = asyncio.get_running_loop().create_future()
+            done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
             async def background() -> None:
                 await asyncio.sleep(1)

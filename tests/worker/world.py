@@ -35,7 +35,7 @@ T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
+class _JumpingSelector(selectors.DefaultSelector):
     """Does not wait for time to pass, and lets it pass instead."""
 
     elapsed = 0.0
@@ -79,9 +79,11 @@ def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 class VirtualClock(Clock):
     """The time of the running loop."""
 
+    behind = timedelta()
+
     def now(self) -> datetime:
         moment = START + timedelta(seconds=asyncio.get_running_loop().time())
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000) - self.behind
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
@@ -117,6 +119,7 @@ class World:
         self.publishes = 0
         self.max_in_place_wait = max_in_place_wait
         self.grace = 10.0
+        self.confirms_after = 0.0
         self.is_paused_before_dispatch = False
         self.held_back: list[ExecuteRun] = []
         self._crashes = dict(crashes)
@@ -340,7 +343,8 @@ class WorldHost(Host):
         if dies:
             self.die()
         else:
-            asyncio.get_running_loop().call_soon(lambda: confirmed.done() or confirmed.set_result(None))
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._world.confirms_after, _confirm, confirmed)
         return confirmed
 
     def die(self) -> None:
@@ -358,6 +362,11 @@ class WorldHost(Host):
 
     def new_id(self) -> str:
         return self._world.new_id()
+
+
+def _confirm(publish: asyncio.Future[None]) -> None:
+    if not publish.done():
+        publish.set_result(None)
 
 
 def payload_of(entry: JournalEntry) -> Any:
