@@ -81,7 +81,11 @@ class Client:
         Raises:
             BrokerUnavailableError: the broker cannot be reached, or refuses us.
         """
-        await self._connection.start(listen=self._listen)
+        try:
+            await self._connection.start(listen=self._listen)
+        except BaseException:
+            await self._connection.close()
+            raise
         return self
 
     async def __aexit__(

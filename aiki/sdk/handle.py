@@ -136,8 +136,11 @@ class Handle(Generic[R]):
                         await self._interest.change_after(changes)
 
     async def journal(self) -> tuple[JournalEntry, ...]:
-        """Read all that the run has learnt so far."""
-        return tuple([entry async for entry in self._connection.questions.journal(self.id)])
+        """Read all that the run has learnt so far. Raises as ``get``."""
+        entries = tuple([entry async for entry in self._connection.questions.journal(self.id)])
+        if not entries:
+            await self._found_so_far()  # Nothing learnt yet, or no such run?
+        return entries
 
     async def cancel(self) -> None:
         """Ask the run to stop: ``asyncio.CancelledError`` is raised where it waits, so that it can clean up.

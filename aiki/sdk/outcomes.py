@@ -22,7 +22,7 @@ from aiki.engine.journal import Failure
 from aiki.engine.payload import Payload
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
-from aiki.errors import BrokerError, ClientClosedError, DeliveryLostError
+from aiki.errors import BrokerError, ClientClosedError, DeliveryLostError, QueryFailedError
 from aiki.observability.logs import get_logger
 from aiki.ports.broker import ClientBroker, NoticeSubscription
 
@@ -35,6 +35,8 @@ PAUSE_FIRST, PAUSE_LAST = 0.1, 5.0
 
 # After an outage every handle asks; more at the same time would only queue up at the orchestrators.
 QUESTIONS_MAX = 16
+
+UNWATCH_SECONDS = 1.0
 
 AskRun = Callable[[str], Awaitable[RunState | None]]
 """Reads a run; raises a ``BrokerError`` where nobody answers."""
@@ -230,8 +232,10 @@ class OutcomeListener:
             del self._watchers[run_id]
             interest.stale = True
             if self._subscription is not None:
-                with suppress(BrokerError):  # At worst we hear of a run that nobody cares for.
-                    await self._subscription.unwatch(run_id)
+                # At worst we hear of a run that nobody cares for: never worth keeping anybody waiting.
+                with suppress(BrokerError, TimeoutError):
+                    async with asyncio.timeout(UNWATCH_SECONDS):
+                        await self._subscription.unwatch(run_id)
 
     async def _settled(self, interest: Interest, *, addressed: bool) -> None:
         async def ask() -> None:
@@ -278,9 +282,9 @@ class OutcomeListener:
         try:
             async with self._questions:
                 await ask()
-        except BrokerError as error:
+        except (BrokerError, QueryFailedError) as error:  # Nobody is there, or whoever is has trouble with the store.
             expected.stale = True
-            log.debug("outcomes.nobody_answers", error=str(error))
+            log.debug("outcomes.nobody_answers", error=error.message)
             return False
         except BaseException:
             expected.stale = True

@@ -156,7 +156,7 @@ class HeldRun:
         return not self._is_called_off
 
     async def _execute(self, workflow: Workflow[..., Any]) -> None:
-        self._log.debug("run.taken", recovered=self.command.recovered, alone=self.command.alone)
+        self._log.debug("run.started", recovered=self.command.recovered, alone=self.command.alone)
         self._execution = Execution(self.command, workflow, self._host)
         try:
             await self._execution.execute()

@@ -8,8 +8,9 @@ from typing import Any
 
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.events import Event
-from aiki.engine.queries import Answer, Query
+from aiki.engine.queries import Answer, Query, QueryFailed
 from aiki.errors import AikiError, BrokerError, RunAbandonedError
+from aiki.observability.logs import get_logger
 from aiki.ports.clock import Clock
 from aiki.worker.host import Host
 from aiki.worker.surroundings import Surroundings
@@ -18,6 +19,11 @@ __all__ = ["RunHost", "WorkerHost"]
 
 # A question without an answer is asked again after at most this long.
 PAUSE_SECONDS = 2.0
+
+# Minutes of trouble with the store. What lasts longer is another trouble, and its text belongs into the log of errors.
+REFUSALS_MAX = 200
+
+log = get_logger(__name__)
 
 
 class WorkerHost(Host):
@@ -81,14 +87,18 @@ class RunHost(WorkerHost):
         return super().publish(events)
 
     async def ask(self, query: Query) -> Answer:
-        """Ask until somebody answers, or the run is abandoned."""
+        """Ask until somebody answers, or the run is abandoned. That the store is away passes, too."""
+        refusals = 0
         while not self._abandoned.is_set():
-            try:
-                return await super().ask(query)
-            except BrokerError:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(random.uniform(0, PAUSE_SECONDS)):
-                        await self._abandoned.wait()
+            with suppress(BrokerError):
+                answer = await super().ask(query)
+                refusals += 1
+                if not isinstance(answer, QueryFailed) or refusals >= REFUSALS_MAX:
+                    return answer
+                log.warning("run.question_failed", run_id=self._command.run_id, reason=answer.reason)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(random.uniform(0, PAUSE_SECONDS)):
+                    await self._abandoned.wait()
         raise RunAbandonedError(self._command.run_id)
 
     def abandon(self) -> None:
