@@ -41,10 +41,19 @@ class Service:
         """What it wrote so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over."""
+        return self._process.poll() is not None
+
     def says(self, text: str) -> None:
         """Wait until it wrote *text*."""
-        eventually(lambda: text in self.output or self._process.poll() is not None, f"{text!r}:\n{self.output}")
+        self.ends_or_says(text)
         assert text in self.output, f"it ended:\n{self.output}"
+
+    def ends_or_says(self, text: str) -> None:
+        """Wait until it wrote *text*, or is over."""
+        eventually(lambda: text in self.output or self.has_ended, repr(text))
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -56,7 +65,7 @@ class Service:
 
     def kill(self) -> None:
         """End it at once, if it still runs."""
-        if self._process.poll() is None:
+        if not self.has_ended:
             self._process.kill()
         self._process.wait(PATIENCE)
 

@@ -71,3 +71,18 @@ async def nap(run: Run) -> str:
 async def failing(run: Run) -> None:
     """Fail until mended."""
     await explode.run(run)
+
+
+@task
+async def crash() -> str:
+    """Kill the process, unless somebody mended it."""
+    note("crashing")
+    if not Path("mended").exists():  # noqa: ASYNC240
+        os._exit(1)
+    return "mended"
+
+
+@workflow
+async def deadly(run: Run) -> str:
+    """Kill whoever executes it."""
+    return await crash.run(run)

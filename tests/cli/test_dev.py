@@ -226,3 +226,26 @@ def test_workers_and_orchestrators_are_refused_by_an_embedded_engine(aiki: Comma
         refused = aiki.refuses(service, AIKI_AMQP_URL="embedded:.aiki/dev.db")
 
         assert "embedded engine" in refused
+
+
+def test_a_run_that_kills_its_process_is_parked_and_goes_on_after_the_fix(aiki: CommandLine) -> None:
+    dev = aiki.start("dev")
+    dev.says("aiki dev: ready")
+    run_id = aiki.does("enqueue", "deadly")
+    eventually(lambda: dev.has_ended, "the first death")
+
+    lives = 1
+    while dev.has_ended:
+        lives += 1
+        dev = aiki.start("dev")
+        dev.ends_or_says("dead_letter.stored")
+
+    # Three recoveries, one more alone in its worker, and the first death, which nobody may have heard of.
+    assert lives <= 7
+    assert notes(aiki).count("crashing") == lives - 1
+    aiki.becomes(run_id, "dead_lettered")
+    (letter,) = aiki.tells("dead-letters", "list")["letters"]
+    assert letter["run"] == run_id
+    (aiki.folder / "mended").touch()
+    aiki.does("dead-letters", "redrive", letter["id"])
+    aiki.becomes(run_id, "completed")
