@@ -63,13 +63,13 @@ def connect(url: str) -> "AsyncMongoClient[Document]":
     Raises:
         ConfigurationError: *url* is no connection string.
     """
+    hint = "it reads mongodb://user:password@host:27017/?replicaSet=…; escape special characters with %XX"
+    if not url.startswith(("mongodb://", "mongodb+srv://")):  # The driver would take it for a host.
+        raise ConfigurationError("the MongoDB URL does not begin with mongodb:// or mongodb+srv://", hint=hint)
     try:
         return AsyncMongoClient(url, appname="aiki")
     except (PyMongoError, ValueError, TypeError) as error:
-        raise ConfigurationError(
-            f"the MongoDB URL cannot be used: {error}",
-            hint="it reads mongodb://user:password@host:27017/?replicaSet=…; escape special characters with %XX",
-        ) from error
+        raise ConfigurationError(f"the MongoDB URL cannot be used: {error}", hint=hint) from error
 
 
 def open_database(client: Client, database: str | None) -> Database:

@@ -70,11 +70,15 @@ class MongoRuns:
 
     async def due(self, ours: AnyOf[int], partitions: int, *, before: datetime, limit: int) -> list[RunState]:
         """Find the runs of *ours* that are due, the earliest first."""
+        if not ours:
+            return []
         selected = {"due": {"$lt": before}, **_in_partitions(ours, partitions)}
         return await self._read(selected, sort=[("due", ASCENDING)], limit=limit)
 
     async def unfinished(self, ours: AnyOf[int], partitions: int, *, after: str | None, limit: int) -> list[RunState]:
         """Find the runs of *ours* that are not final, by id."""
+        if not ours:
+            return []
         selected: Document = {"open": True, **_in_partitions(ours, partitions)}
         if after is not None:
             selected["_id"] = {"$gt": storable_text(after)}
@@ -97,11 +101,10 @@ class MongoRuns:
             [
                 {"$sort": {"workflow": ASCENDING, "status": ASCENDING}},
                 {"$group": {"_id": {"workflow": "$workflow", "status": "$status"}, "number": {"$sum": 1}}},
-                {"$sort": {"_id": ASCENDING}},
             ],
         )
         counts: dict[str, dict[str, int]] = {}
-        for group in found:
+        for group in sorted(found, key=lambda group: (str(group["_id"]["workflow"]), str(group["_id"]["status"]))):
             counts.setdefault(text_of(group["_id"]["workflow"]), {})[group["_id"]["status"]] = int(group["number"])
         return counts
 

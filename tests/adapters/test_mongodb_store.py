@@ -1,0 +1,486 @@
+"""The store on MongoDB: the contract with both drivers, and what servers can do to it."""
+
+import asyncio
+import gc
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
+
+from aiki.adapters.store.mongodb import MongoStore
+from aiki.engine.queries import RunFilter
+from aiki.engine.status import RunStatus
+from aiki.errors import ConfigurationError, StoreUnavailableError
+from aiki.ports.store import Presence, RunChange
+from aiki.testing.contracts.store import DurableStoreContract, Reopen
+from aiki.testing.contracts.store_parts.values import (
+    PARTITIONS,
+    a_letter,
+    a_run,
+    an_entry,
+    appended,
+    at,
+    changed,
+    created,
+    dispatched,
+    entries,
+    loaded,
+)
+from aiki.testing.servers import MongoNode
+
+PATIENCE = 20.0
+UNAUTHORIZED = 13
+OUT_OF_DISK = 14031
+CURSOR_KILLED = 237
+
+
+@asynccontextmanager
+async def opened(client: Any, database: str | None = None, *, timeout: float = 10.0) -> AsyncIterator[MongoStore]:
+    store = MongoStore(client, database, timeout=timeout)
+    await store.start()
+    try:
+        await store.partitions(PARTITIONS)
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture(autouse=True)
+def cut_short_connections(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect what the driver leaves when it is closed in the middle of connecting: a socket that nobody closes.
+
+    The garbage collector does, and warns of it; without this, it would do so in the middle of some other test.
+    """
+    yield
+    if request.cls is None:  # The tests of the contract leave their servers alone.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what somebody else brings about, and who tells nobody."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 (there is no event to wait for)
+            await asyncio.sleep(0.02)
+
+
+class TestMongoStore(DurableStoreContract):
+    @pytest.fixture
+    async def store(self, mongodb_url: str) -> AsyncIterator[MongoStore]:
+        async with opened(mongodb_url) as store:
+            yield store
+
+    @pytest.fixture
+    async def reopen(self, store: MongoStore, mongodb_url: str) -> AsyncIterator[Reopen]:
+        again = MongoStore(mongodb_url)
+
+        async def reopen() -> MongoStore:
+            await store.close()
+            await again.start()
+            return again
+
+        yield reopen
+        await again.close()
+
+
+class TestMongoStoreOnMotor(DurableStoreContract):
+    @pytest.fixture
+    def client(self, mongodb_url: str) -> Iterator["AsyncIOMotorClient[Any]"]:
+        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(mongodb_url)
+        yield client
+        client.close()
+
+    @pytest.fixture
+    async def store(self, client: "AsyncIOMotorClient[Any]") -> AsyncIterator[MongoStore]:
+        async with opened(client) as store:
+            yield store
+
+    @pytest.fixture
+    async def reopen(self, store: MongoStore, client: "AsyncIOMotorClient[Any]") -> AsyncIterator[Reopen]:
+        again = MongoStore(client)
+
+        async def reopen() -> MongoStore:
+            await store.close()
+            await again.start()
+            return again
+
+        yield reopen
+        await again.close()
+
+
+class StandaloneNode(MongoNode):
+    """A MongoDB that is no replica set; with *guarded*, one that wants to know who is there."""
+
+    guarded = False
+
+    def url_of(self, database: str) -> str:
+        return f"mongodb://{self.address}/{database}"
+
+    def command(self) -> Sequence[str]:
+        words = list(super().command())
+        place = words.index("--replSet")
+        del words[place : place + 2]
+        place = words.index("--oplogSize")
+        del words[place : place + 2]
+        return [*words, "--auth"] if self.guarded else words
+
+    def is_ready(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.admin.command("hello")["isWritablePrimary"])
+        except pymongo.errors.PyMongoError:
+            return False
+
+
+class GuardedNode(StandaloneNode):
+    guarded = True
+
+    def add_users(self) -> None:
+        with self.client() as client:  # The first user may be made by anybody on the machine.
+            client.admin.command("createUser", "root", pwd="secret", roles=["root"])
+        with pymongo.MongoClient[Any](self.address, username="root", password="secret") as client:
+            client.admin.command("createUser", "reader", pwd="secret", roles=["readAnyDatabase"])
+            client.admin.command("createUser", "aiki", pwd="p@ss:word/", roles=[{"role": "readWrite", "db": "aiki"}])
+
+
+@pytest.fixture
+def standalone(tmp_path: Path) -> Iterator[StandaloneNode]:
+    with StandaloneNode(tmp_path / "standalone") as node:
+        yield node
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[GuardedNode]:
+    with GuardedNode(tmp_path / "guarded") as node:
+        node.add_users()
+        yield node
+
+
+async def test_a_standalone_server_will_do(standalone: StandaloneNode) -> None:
+    async with opened(standalone.url) as store:
+        run = await created(store, journal=2)
+        newer = await dispatched(store, run)
+        await store.commit([RunChange(run, replace(run, last_seq=3), entries(3, 3))])
+        newer = await appended(store, newer, *entries(3, 4, epoch=2))
+        assert set(await store.commit([RunChange.between(run, replace(run, holder="late"))])) == {run.run_id}
+        assert await loaded(store, run.run_id) == newer
+
+        await changed(store, newer, status=RunStatus.COMPLETED, expires_at=at(1))
+        assert await store.expire(now=at(2), limit=10) == 1
+        assert await store.journal(newer) == []
+
+
+@pytest.mark.parametrize("client", [AsyncMongoClient, AsyncIOMotorClient])
+async def test_a_client_that_was_brought_stays_open(
+    mongodb_url: str, mongodb_database: str, client: Callable[[str], Any]
+) -> None:
+    brought = client(mongodb_url)
+    async with opened(brought, mongodb_database) as store:
+        await created(store)
+
+    assert await brought[mongodb_database].runs.count_documents({}) == 1
+    closing = brought.close()
+    if closing is not None:
+        await closing
+
+
+async def test_the_database_is_the_one_that_is_named(mongodb_url: str, mongodb_database: str) -> None:
+    async with opened(mongodb_url) as by_url, opened(mongodb_url, mongodb_database) as by_name:
+        run = await created(by_url)
+        assert await loaded(by_name, run.run_id) == run
+
+
+async def test_two_orchestrators_that_believe_to_own_a_run_take_turns(mongodb_url: str) -> None:
+    async with opened(mongodb_url) as one, opened(mongodb_url) as other:
+        run = await created(one)
+
+        for turn in range(20):
+            changes = [RunChange.between(run, replace(run, holder=f"{name}-{turn}")) for name in ("one", "other")]
+            verdicts = await asyncio.gather(one.commit(changes[:1]), other.commit(changes[1:]))
+
+            winners = [change.after for change, stale in zip(changes, verdicts, strict=True) if not stale]
+            run = await loaded(one, run.run_id)
+            assert winners == [run]
+
+
+# What is refused, and what cannot be reached.
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:27017", "http://localhost", "mongodb://", "mongodb://us:er:p4ss@host", "mongodb://host:port"],
+)
+async def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="MongoDB URL") as refused:
+        await MongoStore(url).start()
+
+    assert "p4ss" not in str(refused.value)
+
+
+async def test_a_server_that_is_not_there_is_told_in_time() -> None:
+    with pytest.raises(StoreUnavailableError, match=r"cannot be reached|did not answer") as refused:
+        await MongoStore("mongodb://user:secret@127.0.0.1:1/", timeout=0.5).start()
+
+    assert "127.0.0.1:1" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+async def test_wrong_credentials_are_told_at_the_start(guarded: GuardedNode) -> None:
+    for user in ("aiki:wrong", "nobody:secret"):
+        with pytest.raises(ConfigurationError, match="Authentication failed") as refused:
+            await MongoStore(f"mongodb://{user}@{guarded.address}/").start()
+        assert "AIKI_MONGODB_URL" in str(refused.value)
+
+
+async def test_a_user_who_may_not_write_is_told_at_the_start(guarded: GuardedNode) -> None:
+    for url in (f"mongodb://reader:secret@{guarded.address}/", guarded.url_of("")):
+        with pytest.raises(ConfigurationError, match="readWrite"):
+            await MongoStore(url).start()
+
+    async with opened(f"mongodb://aiki:p%40ss%3Aword%2F@{guarded.address}/") as store:
+        await created(store)
+
+
+async def test_a_user_who_may_write_no_more_is_told(guarded: GuardedNode) -> None:
+    async with opened(f"mongodb://aiki:p%40ss%3Aword%2F@{guarded.address}/") as store:
+        run = await created(store)
+        with pymongo.MongoClient[Any](guarded.address, username="root", password="secret") as client:
+            client.admin.command("updateUser", "aiki", roles=[{"role": "read", "db": "aiki"}])
+
+        with pytest.raises(StoreUnavailableError, match="readWrite"):
+            await store.commit([RunChange.between(run, replace(run, holder="w"), (an_entry(1),))])
+
+        assert await loaded(store, run.run_id) == run
+
+
+async def test_refused_writes_leave_things_as_they_were_and_may_be_given_again(dedicated_mongo: MongoNode) -> None:
+    async with opened(dedicated_mongo.url) as store:
+        run = await created(store)
+        change = RunChange.between(run, replace(run, holder="worker-1", last_seq=2), entries(1, 2))
+        new = RunChange.between(None, a_run(), entries(1, 1))
+
+        dedicated_mongo.fail("insert", error_code=OUT_OF_DISK)
+        with pytest.raises(StoreUnavailableError, match="refuses to commit runs"):
+            await store.commit([change, new])
+        assert await store.load([run.run_id, new.after.run_id]) == {run.run_id: run}
+
+        # Rule 6: the entries are safe before the first run is written.
+        dedicated_mongo.heal()
+        dedicated_mongo.fail("update", error_code=OUT_OF_DISK)
+        with pytest.raises(StoreUnavailableError, match="refuses to commit runs"):
+            await store.commit([change])
+        assert await loaded(store, run.run_id) == replace(run, last_seq=2)
+
+        dedicated_mongo.heal()
+        assert not await store.commit([change, new])
+        assert await store.load([run.run_id, new.after.run_id]) == {
+            run.run_id: change.after,
+            new.after.run_id: replace(new.after, last_seq=1),
+        }
+
+
+async def test_reads_that_fail_say_so(dedicated_mongo: MongoNode) -> None:
+    async with opened(dedicated_mongo.url) as store:
+        run = await created(store)
+
+        dedicated_mongo.fail("find", "aggregate", error_code=CURSOR_KILLED)
+        for call in (
+            store.load([run.run_id]),
+            store.journal(run),
+            store.count(),
+            store.find(RunFilter(), limit=1, cursor=None),
+            store.due([1], before=at(1), limit=1),
+        ):
+            with pytest.raises(StoreUnavailableError):
+                await call
+
+        dedicated_mongo.heal()
+        assert await loaded(store, run.run_id) == run
+
+
+async def test_a_server_that_takes_no_writes_is_given_up_in_time(dedicated_mongo: MongoNode) -> None:
+    async with opened(dedicated_mongo.url, timeout=1.0) as store:
+        run = await created(store)
+        change = RunChange.between(run, replace(run, holder="worker-1", last_seq=1), (an_entry(1),))
+        with dedicated_mongo.client() as client:
+            client.admin.command("fsync", lock=True)
+            with pytest.raises(StoreUnavailableError, match="did not answer within 1 s when asked to commit runs"):
+                await store.commit([change])
+            client.admin.command("fsyncUnlock")
+
+        await given_again(store, change)
+        assert await loaded(store, run.run_id) == change.after
+
+
+async def given_again(store: MongoStore, change: RunChange) -> None:
+    """Give *change* until it is kept."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                assert not await store.commit([change])
+            except StoreUnavailableError:
+                continue
+            return
+
+
+async def test_nothing_that_was_acknowledged_is_lost_when_the_primary_is_killed(dedicated_mongo: MongoNode) -> None:
+    acknowledged: list[RunChange] = []
+
+    async def commit_until(ended: asyncio.Event, store: MongoStore) -> None:
+        while not ended.is_set():
+            run = (await created_again(store)).after
+            for seq in range(1, 4):
+                change = RunChange.between(run, replace(run, holder=f"worker-{seq}", last_seq=seq), (an_entry(seq),))
+                await given_again(store, change)
+                run = change.after
+            acknowledged.append(change)
+
+    async def created_again(store: MongoStore) -> RunChange:
+        change = RunChange.between(None, a_run())
+        await given_again(store, change)
+        return change
+
+    async def more() -> None:
+        enough = len(acknowledged) + 10
+        await until(lambda: len(acknowledged) > enough)
+
+    async with opened(dedicated_mongo.url) as store:
+        ended = asyncio.Event()
+        committers = [asyncio.create_task(commit_until(ended, store)) for _ in range(4)]
+        for _ in range(2):
+            await more()
+            await asyncio.to_thread(dedicated_mongo.kill)
+            await asyncio.to_thread(dedicated_mongo.start)
+        await more()
+        ended.set()
+        await asyncio.gather(*committers)
+
+        there = await store.load([change.after.run_id for change in acknowledged])
+        journals = await store.journals(list(there.values()))
+    for change in acknowledged:
+        assert there[change.after.run_id] == change.after
+        assert journals[change.after.run_id] == list(entries(1, 3))
+
+
+@pytest.mark.parametrize("deletions", [0, 1])
+async def test_rule_16_an_expiry_that_is_cut_short_is_finished_by_the_next(
+    dedicated_mongo: MongoNode, deletions: int
+) -> None:
+    async with opened(dedicated_mongo.url) as store:
+        run = await created(store, status=RunStatus.COMPLETED, expires_at=at(1), journal=3)
+
+        # The journal's deletion, or the run's after it.
+        with dedicated_mongo.client() as client:
+            data = {"failCommands": ["delete"], "errorCode": OUT_OF_DISK, "failInternalCommands": False}
+            mode: dict[str, int] | str = {"skip": deletions} if deletions else "alwaysOn"
+            client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
+        with pytest.raises(StoreUnavailableError):
+            await store.expire(now=at(2), limit=10)
+
+        assert (await loaded(store, run.run_id)).expiring
+        assert len(await store.journal(run)) == (0 if deletions else 3)
+        retried = RunChange.between(run, replace(run, status=RunStatus.QUEUED, expires_at=None))
+        assert set(await store.commit([retried])) == {run.run_id}
+
+        dedicated_mongo.heal()
+        assert await store.expire(now=at(2), limit=10) == 1
+        assert await store.load([run.run_id]) == {}
+        assert await store.journal(run) == []
+
+
+# What the server makes of it.
+
+
+async def test_no_query_reads_a_whole_collection(dedicated_mongo: MongoNode) -> None:
+    async with opened(dedicated_mongo.url, "aiki") as store:
+        runs = [
+            await created(store, created_at=at(number), tags=("vip",), wake_at=at(number), journal=2)
+            for number in range(30)
+        ]
+        over = await created(store, status=RunStatus.COMPLETED, expires_at=at(1))
+        await store.add_dead_letters([a_letter(f"letter-{number}", seconds=number) for number in range(30)])
+        with dedicated_mongo.client() as client:
+            client.aiki.command("profile", 2)
+            await use_everything(store, [run.run_id for run in runs])
+            client.aiki.command("profile", 0)
+            profiled = list(client.aiki["system.profile"].find({"ns": {"$ne": "aiki.system.profile"}}))
+
+    assert wasteful(profiled) == []
+    assert len(profiled) > 20
+    assert over.run_id not in [document.get("_id") for document in profiled]
+
+
+def wasteful(profiled: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tell the operations that read a whole collection, or sorted what they had read."""
+    return [
+        {"command": document.get("command"), "plan": document.get("planSummary")}
+        for document in profiled
+        if "COLLSCAN" in document.get("planSummary", "") or document.get("hasSortStage")
+    ]
+
+
+async def use_everything(store: MongoStore, run_ids: Sequence[str]) -> None:
+    """Call each method of the store that reads, and those that look before they write."""
+    runs = await store.load(run_ids)
+    one = runs[run_ids[0]]
+    await store.journal(one, after_seq=1, limit=5)
+    await store.journals(list(runs.values()))
+    await store.due(range(PARTITIONS), before=at(5), limit=5)
+    await store.due([1, 2], before=at(5), limit=5)
+    await store.unfinished(range(PARTITIONS), after=None, limit=5)
+    await store.unfinished([3], after=run_ids[0], limit=5)
+    for wanted in (
+        RunFilter(),
+        RunFilter(workflow="greet"),
+        RunFilter(statuses=(RunStatus.FAILED,)),
+        RunFilter(statuses=(RunStatus.FAILED, RunStatus.QUEUED)),
+        RunFilter(workflow="greet", statuses=(RunStatus.QUEUED,)),
+        RunFilter(tag="vip"),
+        RunFilter(created_after=at(3)),
+    ):
+        page = await store.find(wanted, limit=5, cursor=None)
+        if page.cursor is not None:
+            await store.find(wanted, limit=5, cursor=page.cursor)
+    await store.count()
+    await store.commit([RunChange.between(one, replace(one, holder="w"), (an_entry(3),))])
+    await store.commit([RunChange.between(one, replace(one, holder="w"), (an_entry(3),))])
+    await store.add_dead_letters([a_letter("letter-1", seconds=100)])
+    await store.dead_letter("letter-1")
+    letters = await store.dead_letters(limit=5, cursor=None, include_done=False)
+    await store.dead_letters(limit=5, cursor=letters.cursor, include_done=True)
+    await store.handle_dead_letter("letter-2", "discarded", at=at(1))
+    await store.expire(now=at(5), limit=5)
+
+
+async def test_the_server_removes_who_is_gone_by_itself(dedicated_mongo: MongoNode) -> None:
+    async with opened(dedicated_mongo.url, "aiki") as store:
+        await store.announce(Presence("w-1", "worker", {}, at(0)))
+        await store.announce(Presence("w-2", "worker", {}, at(10**9)))
+
+        with dedicated_mongo.client() as client:
+            await until(lambda: client.aiki.workers.count_documents({}) < 2)
+            assert [document["_id"] for document in client.aiki.workers.find()] == ["w-2"]
+
+
+async def test_what_is_stored_can_be_read_by_people(dedicated_mongo: MongoNode) -> None:
+    async with opened(dedicated_mongo.url, "aiki") as store:
+        run = await created(store, a_run("run-7", wake_at=at(9)), journal=1)
+
+        with dedicated_mongo.client() as client:
+            [stored] = client.aiki.runs.find()
+            [entry] = client.aiki.journal.find()
+    assert stored["_id"] == run.run_id
+    assert stored["workflow"] == "greet"
+    assert stored["status"] == "queued"
+    assert stored["open"] is True
+    assert stored["due"] == stored["wake"]
+    assert entry["_id"] == "run-7:first:00000001"
+    assert entry["op"] == "task:send-email:abc#1"
