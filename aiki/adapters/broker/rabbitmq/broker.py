@@ -131,6 +131,7 @@ class RabbitBroker(Broker):
 
     async def close(self) -> None:
         """Close the subscriptions, so that acknowledgements on their way arrive, then the connections."""
+        self._supervisor.seal()
         await self._subscriber.close()
         await self._publisher.close()
         await self._askers.close()

@@ -20,7 +20,7 @@ from aiki.adapters.broker.rabbitmq.deliveries import collect_deliveries
 from aiki.adapters.broker.rabbitmq.frames import ack_frame
 from aiki.adapters.broker.rabbitmq.link import Link
 from aiki.adapters.broker.rabbitmq.trouble import reason_of, talking
-from aiki.errors import AikiError, DeliveryLostError, UndecodableError
+from aiki.errors import AikiError, BrokerError, DeliveryLostError, UndecodableError
 from aiki.observability import get_logger
 from aiki.ports.broker import Delivery, Subscription
 from broker_topology import Topology
@@ -35,6 +35,10 @@ CLOSE_SECONDS = 5.0
 
 # An acknowledgement waits for the socket only when that is gone and nobody has noticed yet.
 WRITE_SECONDS = 2.0
+
+
+# Between two tries to park what cannot be read: the publisher has waited for a connection already.
+PARK_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         # Delivery → consumer, in order: what is acknowledged from the front on takes a single frame.
         self._unacknowledged: dict[int, str] = {}
         self._awakened = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._lost: str | None = None
         self._beside: set[asyncio.Task[None]] = set()
         self._when_lost: list[Callable[[], object]] = []
@@ -217,14 +222,28 @@ class RabbitSubscription(Subscription[T], Generic[T]):
     async def _refuse_one(self, arrival: Arrival, error: UndecodableError) -> None:
         """Deal with an unreadable message beside the readable ones, which go on."""
         log.warning("message.undecodable", queue=arrival.queue, reason=error.reason, detail=error.detail)
-        try:
-            await self._refuse(arrival, error)
-            await self._acknowledge({arrival.tag})
-        except AikiError as failure:
-            # It stays unacknowledged, so it comes back as soon as this subscription ends.
-            log.error("message.not_parked", queue=arrival.queue, reason=failure.message)
+        while self._lost is None:
+            try:
+                await self._refuse(arrival, error)
+                await self._acknowledge({arrival.tag})
+                return
+            except DeliveryLostError:
+                return  # It comes again, to whoever subscribes.
+            except BrokerError as failure:
+                log.warning("message.not_parked", queue=arrival.queue, reason=failure.message)
+                await asyncio.sleep(PARK_AGAIN_SECONDS)
 
     async def _acknowledge(self, tags: set[int]) -> None:
+        # One at a time, from the choice of frames to their place in the driver's queue: when that is full, whoever
+        # comes later may overtake whoever waits, and the broker closes the channel over a tag that it does not expect.
+        async with self._writing:
+            self._check()
+            frames = self._take(tags)
+            if frames:
+                await self._write(frames)
+
+    def _take(self, tags: set[int]) -> bytes:
+        """Choose the frames that acknowledge *tags*, which are ours no longer from now on."""
         unacknowledged = self._unacknowledged
         last = 0
         for tag in unacknowledged:
@@ -238,8 +257,7 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         frames += [ack_frame(number, tag, multiple=False) for tag in known if tag > last]
         for tag in known:
             self._on_acknowledged(unacknowledged.pop(tag))
-        if frames:
-            await self._write(b"".join(frames))
+        return b"".join(frames)
 
     async def _write(self, payload: bytes) -> None:
         try:

@@ -41,7 +41,9 @@ class Supervisor:
     @property
     def link(self) -> Link | None:
         """The link, if there is one now."""
-        return self._link if self._link is not None and not self._link.is_lost else None
+        if self._closed.is_set() or self._link is None or self._link.is_lost:
+            return None
+        return self._link
 
     @property
     def trouble(self) -> str:
@@ -74,8 +76,6 @@ class Supervisor:
         Raises:
             BrokerUnavailableError: there was none in time, or the broker was closed or never started.
         """
-        if (link := self.link) is not None:
-            return link
         try:
             async with asyncio.timeout(timeout):
                 return await self.wait()
@@ -91,25 +91,30 @@ class Supervisor:
         Raises:
             BrokerUnavailableError: the broker was closed, or never started.
         """
-        while (link := self.link) is None:
+        while True:
             if self._closed.is_set() or self._keeper is None:
                 raise BrokerUnavailableError(f"there is no connection to RabbitMQ: {self._trouble}")
+            if (link := self.link) is not None:
+                return link
             self._changed.clear()
             await self._changed.wait()
-        return link
 
-    async def close(self) -> None:
-        """Disconnect for good; safe to call twice."""
-        if self._closed.is_set():
-            return
+    def seal(self) -> None:
+        """Serve nobody any more: whoever waits for a link, or asks for one, hears that there is none."""
         self._closed.set()
         self._trouble = CLOSED
         self._changed.set()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-        if self._link is not None:
-            await self._link.close(CLOSED)
+
+    async def close(self) -> None:
+        """Disconnect for good; safe to call twice."""
+        self.seal()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close(CLOSED)
         await asyncio.gather(*self._farewells)
 
     async def _keep(self) -> None:
