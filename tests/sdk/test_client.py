@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from aiki.adapters.broker.memory import MemoryBroker
 from aiki.engine.commands import DeadLetter
 from aiki.engine.events import RunRequested
 from aiki.engine.ids import run_id_for_key
@@ -14,6 +15,7 @@ from aiki.engine.status import RunStatus
 from aiki.errors import (
     AcceptanceTimeoutError,
     BatchNotEnqueuedError,
+    BrokerUnavailableError,
     ClientClosedError,
     DeadLetterNotFoundError,
     EnqueueTimeoutError,
@@ -321,6 +323,20 @@ async def test_a_client_that_is_not_open_refuses() -> None:
             await client.stats()
         with pytest.raises(ClientClosedError):
             client.handle("run")
+
+
+async def test_a_client_that_cannot_connect_leaves_nothing_behind() -> None:
+    async with an_engine(orchestrator=False) as engine:
+        engine.hub.stop()
+        client = Client(MemoryBroker(engine.hub), clock=engine.clock)
+        before = asyncio.all_tasks()
+
+        with pytest.raises(BrokerUnavailableError):
+            async with client:
+                pass
+
+        assert asyncio.all_tasks() == before
+        engine.hub.start()
 
 
 async def test_a_wait_ends_when_the_client_is_closed() -> None:

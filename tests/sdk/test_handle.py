@@ -11,11 +11,13 @@ from aiki.engine.commands import ExecuteRun
 from aiki.engine.journal import Failure
 from aiki.engine.payload import Payload, dump_payload
 from aiki.engine.queries import GetRun
+from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.errors import (
     CompletionTimeoutError,
     EnqueueTimeoutError,
     PayloadError,
+    QueryFailedError,
     RecordMismatchError,
     RunCancelledError,
     RunFailedError,
@@ -203,6 +205,25 @@ async def test_a_question_that_nobody_answers_does_not_end_the_wait() -> None:
         assert await waiting == Greeting("Hello")
 
 
+async def test_an_orchestrator_in_trouble_does_not_end_the_wait() -> None:
+    async with an_engine() as engine:
+        client = await engine.client(listen=False)
+        await engine.start_worker(hello)
+        handle = await greet.enqueue(client, "Ada")
+        await eventually(lambda: _all_completed(engine, 1))
+        troubles = [QueryFailedError("GetRun", "the store is away")] * 2
+
+        async def ask(run_id: str) -> RunState | None:
+            if troubles:
+                raise troubles.pop()
+            return await client.connection.questions.run(run_id)
+
+        client.connection.listener._ask_run = ask
+
+        assert await handle.wait_for_completion(timeout=SOON) == Greeting("Hello")
+        assert troubles == []
+
+
 async def test_another_one_asks_when_the_one_who_asks_for_all_gives_up() -> None:
     async with an_engine() as engine:
         client = await engine.client(listen=False)
@@ -269,6 +290,8 @@ async def test_a_run_that_is_not_there_is_not_found() -> None:
             await handle.cancel()
         with pytest.raises(RunNotFoundError):
             await handle.send("go")
+        with pytest.raises(RunNotFoundError):
+            await handle.journal()
 
 
 async def test_a_run_of_ours_that_is_not_stored_yet_counts_as_queued_and_can_be_waited_for() -> None:
