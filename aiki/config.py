@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from aiki.errors import ConfigurationError
 from aiki.observability.secrets import masked
 
-__all__ = ["Address", "Allowed", "Settings", "load_settings", "parse_address", "parse_duration"]
+__all__ = ["Address", "Allowed", "Settings", "load_settings", "parse_address", "parse_duration", "unknown_variables"]
 
 PREFIX = "AIKI_"
 
@@ -218,6 +218,14 @@ def load_settings(
         return Settings(**values, root=file.parent if file else directory)
     except ValidationError as error:
         raise _refusal(error, origins) from None  # Pydantic's own text would show the value, and it may be a password.
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """Find variables that look like settings and are none, each with the setting that may be meant."""
+    environ = os.environ if environ is None else environ
+    known = {PREFIX + name.upper() for name in Settings.model_fields if name != "root"} | {"AIKI_DEBUG"}
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    return {name: next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None) for name in unknown}
 
 
 def _read_project(directory: Path, names: list[str]) -> tuple[Path | None, dict[str, Any]]:

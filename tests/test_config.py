@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aiki.config import Address, Settings, load_settings
+from aiki.config import Address, Settings, load_settings, unknown_variables
 from aiki.errors import ConfigurationError
 from aiki.observability import masked
 
@@ -114,6 +114,12 @@ def test_a_project_file_that_cannot_be_read_is_named(tmp_path: Path, text: str) 
 
     with pytest.raises(ConfigurationError, match=r"pyproject\.toml"):
         load_settings({}, directory=tmp_path)
+
+
+def test_variables_that_are_no_settings_are_found_with_what_may_be_meant() -> None:
+    environ = {"AIKI_PARTITION": "8", "AIKI_PARTITIONS": "8", "AIKI_TEST_WORLD": "x", "AIKI_DEBUG": "1", "OTHER": ""}
+
+    assert unknown_variables(environ) == {"AIKI_PARTITION": "AIKI_PARTITIONS", "AIKI_TEST_WORLD": None}
 
 
 @pytest.mark.parametrize("url", ["http://ada:s3cret@host", "ada:s3cret@host", "ftp://ada:p@s3cret@host"])

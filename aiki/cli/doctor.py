@@ -19,7 +19,7 @@ from aiki.cli.management import consumer_timeouts
 from aiki.cli.output import as_json, draw, print_json
 from aiki.cli.session import settings_of, url_option
 from aiki.cli.wording import duration
-from aiki.config import Settings
+from aiki.config import Settings, unknown_variables
 from aiki.engine.queries import RunFilter, Stats
 from aiki.engine.status import RunStatus
 from aiki.errors import AikiError, ConfigurationError
@@ -101,6 +101,11 @@ async def _examine(settings: Settings) -> list[Finding]:
     findings = [Finding("settings", Verdict.OK, f"broker {masked(url)}, store {masked(settings.mongodb_url)}")]
     if is_embedded(url):
         findings = [Finding("settings", Verdict.OK, f"an embedded engine: {url}")]
+    findings += [
+        Finding("settings", Verdict.WARNING, f"{name} is no setting", f"did you mean {meant}?")
+        for name, meant in unknown_variables().items()
+        if meant is not None
+    ]
     for check in checks:
         name = check.__name__.strip("_").replace("_", " ")
         try:

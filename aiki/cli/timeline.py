@@ -5,6 +5,7 @@ showed months of sleep to scale would show nothing else, so long stretches in wh
 no task executed are shortened, and marked.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -214,9 +215,7 @@ class Axis:
 
     def place(self, moment: datetime) -> float:
         """Tell where *moment* is, from 0 to ``width``."""
-        index = 1
-        while index < len(self._moments) - 1 and self._moments[index] < moment:
-            index += 1
+        index = bisect_left(self._moments, moment, 1, len(self._moments) - 1)
         before, after = self._moments[index - 1], self._moments[index]
         if moment >= after:
             return self._places[index]
