@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -150,7 +151,7 @@ def _bar(row: Row, axis: Axis) -> Text:
             cells[cell] = _BARS[segment.outcome]
     for cell in axis.breaks:
         cells[cell] = ("╱", "dim")
-    return Text.assemble(*cells)
+    return Text.assemble(*((mark * sum(1 for _ in equal), style) for (mark, style), equal in groupby(cells)))
 
 
 def _failures(timeline: Timeline, *, width: int) -> list[RenderableType]:
