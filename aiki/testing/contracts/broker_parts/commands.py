@@ -1,6 +1,7 @@
 """Commands: each to one of the workers that serve its queue, and back when that one is gone."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -83,6 +84,29 @@ class CommandsContract:
             taken |= {delivery.body.run_id for delivery in arrived}
             assert len(held) <= 2
             await subscription.acknowledge([held.pop(0)])
+
+    async def test_many_may_acknowledge_at_the_same_time_in_any_order(self, system: BrokerSystem) -> None:
+        orchestrator, worker = await system.connect(), await system.connect()
+        subscription = await worker.consume_commands([QUEUE], prefetch=1000)
+        await orchestrator.send([execute_run(number, queue=QUEUE) for number in range(1000)], timeout=PATIENCE)
+        deliveries = await collect(subscription, 1000)
+        random.Random(1).shuffle(deliveries)
+
+        async def acknowledge(number: int) -> None:
+            for _ in range(number // 20):
+                await asyncio.sleep(0)  # So that some come while others still wait to be written.
+            await subscription.acknowledge([deliveries[number]])
+
+        await asyncio.gather(*(acknowledge(number) for number in range(1000)))
+
+        await orchestrator.send([execute_run(1000, queue=QUEUE)], timeout=PATIENCE)
+        [last] = await collect(subscription, 1)
+        assert not last.redelivered
+        await subscription.acknowledge([last])
+        await subscription.close()
+        again = await worker.consume_commands([QUEUE], prefetch=1000)
+        await orchestrator.send([execute_run(1001, queue=QUEUE)], timeout=PATIENCE)
+        assert bodies_of(await collect(again, 1)) == [execute_run(1001, queue=QUEUE)], "all the others were dealt with"
 
     async def test_the_commands_of_a_worker_that_is_cut_off_go_to_another_one_and_say_so(
         self, system: BrokerSystem
