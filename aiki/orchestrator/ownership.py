@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from aiki.engine.events import Event
-from aiki.errors import StoreUnavailableError
+from aiki.errors import AikiError, StoreUnavailableError
 from aiki.observability import get_logger
 from aiki.orchestrator.consumer import Consumer
 from aiki.orchestrator.services import Services
@@ -96,6 +96,8 @@ class Ownership:
                 await self.beat()
             except StoreUnavailableError as error:
                 self._patience.note_failure(error)  # Everybody's presence ages alike; the next beat renews ours.
+            except AikiError as error:
+                log.warning("presence.failed", error=error.message)
             else:
                 self._patience.note_success()
             await self._clock.sleep(self._settings.heartbeat)

@@ -27,7 +27,7 @@ from aiki.engine.queries import (
     Stats,
     StoredDeadLetter,
 )
-from aiki.errors import AikiError, PayloadTooLargeError
+from aiki.errors import AikiError, BrokerError, PayloadTooLargeError
 from aiki.observability import get_logger
 from aiki.orchestrator.journals import cut
 from aiki.orchestrator.services import Services
@@ -65,10 +65,18 @@ class QueryAnswerer:
     async def _respond(self, request: Request) -> None:
         answer = await self.answer(request.query)
         try:
+            await self._send(request, answer)
+        except BrokerError as error:
+            # Whoever asked hears of the lost connection, too, and asks again.
+            log.info("query.not_answered", query=request.query.type, error=error.message)
+        else:
+            self._counters.queries_answered += 1
+
+    async def _send(self, request: Request, answer: Answer) -> None:
+        try:
             await self._broker.answer(request, answer)
         except PayloadTooLargeError as error:
             await self._broker.answer(request, QueryFailed(reason=error.message))
-        self._counters.queries_answered += 1
 
     async def answer(self, query: Query) -> Answer:
         """Answer *query*; what goes wrong becomes the answer."""

@@ -189,6 +189,8 @@ class Orchestrator:
         self._grace = grace
         self._stopping.set()
         await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # Said in the log when it happened, and raised by ``wait``.
         if self._health is not None:
             await self._health.close()
             self._health = None
@@ -220,6 +222,9 @@ class Orchestrator:
                 await self._finish(consumers)
                 for task in tasks:
                     task.cancel()
+        except Exception:
+            log.exception("orchestrator.failed", name=self.name)
+            raise
         finally:
             await self._retire()
             log.info("orchestrator.stopped", name=self.name)

@@ -18,7 +18,7 @@ from aiki.engine.events import TimerFired
 from aiki.engine.journal import WaitKind
 from aiki.engine.retry import RETRY_GRID_MS
 from aiki.engine.state import Pair, RunState
-from aiki.errors import BrokerError
+from aiki.errors import AikiError
 from aiki.observability import get_logger
 from aiki.orchestrator.patience import Backoff, pause
 from aiki.orchestrator.services import Services
@@ -133,9 +133,10 @@ class Timers:
                     await self._load()
                 await self._fire()
                 backoff.reset()
-            except BrokerError as error:
+            except AikiError as error:
+                self._loads_at = self._clock.now()  # Whichever of the two failed, both may be done again.
                 wait = backoff.delay()
-                log.info("timers.waiting", error=error.message)
+                log.warning("timers.waiting", error=error.message)
             # Woken a hair too early by a coarse clock, it must not spin.
             await pause(self._clock, max(wait, self._seconds_left(), 0.001), unless=self._changed)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,14 +14,14 @@ from aiki.engine.ids import partition_of
 from aiki.engine.journal import Wait, WaitKind
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
-from aiki.errors import BrokerUnavailableError
+from aiki.errors import BrokerUnavailableError, StoreError
 from aiki.orchestrator import OrchestratorSettings
 from aiki.orchestrator.patience import StorePatience
 from aiki.orchestrator.repair import RepairSweep
 from aiki.orchestrator.services import Services
 from aiki.orchestrator.stats import Stats
 from aiki.orchestrator.timers import Timers, timer_fired
-from aiki.ports.store import RunChange
+from aiki.ports.store import RunChange, Store
 from aiki.testing.builders import T0, after, completed, running, sleeping, suspended
 from tests.orchestrator.world import World, a_request
 
@@ -193,6 +193,32 @@ async def test_a_timer_that_could_not_be_sent_is_sent_later(world: World) -> Non
 
     assert broker.left == 0
     assert len(fired(world)) == 1
+
+
+class ConfusedStore:
+    """A store that cannot read what it finds, the first few times."""
+
+    def __init__(self, store: Any, times: int) -> None:
+        self._store = store
+        self.left = times
+
+    async def due(self, *args: Any, **kwargs: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise StoreError("this is none of my documents")
+        return await self._store.due(*args, **kwargs)
+
+
+async def test_timers_that_could_not_be_read_are_read_later(world: World) -> None:
+    store = ConfusedStore(world.store, times=3)
+    timers = Timers(replace(services_of(world), store=cast(Store, store)))
+    timers.assign(range(4))
+    await keep(world, sleeping(1))
+    world.background(timers.run())
+
+    await world.until(lambda: fired(world), step=0.2)
+
+    assert world.clock.now() < T0 + timedelta(seconds=30)
 
 
 async def test_thousands_of_overdue_timers_fire_page_by_page(world: World) -> None:

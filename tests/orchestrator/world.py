@@ -25,6 +25,8 @@ from aiki.engine.journal import EntryKind, JournalEntry, Wait, WaitKind
 from aiki.engine.payload import dump_payload
 from aiki.engine.state import RunState
 from aiki.orchestrator import Orchestrator, OrchestratorSettings
+from aiki.ports.broker import WorkerBroker
+from aiki.ports.clock import Clock
 from aiki.ports.store import Store
 from aiki.testing.builders import requested
 from aiki.testing.clock import ManualClock
@@ -131,10 +133,17 @@ async def a_world(*, partitions: int = 4) -> AsyncIterator[World]:
 
 
 class ScriptedWorker:
-    """Executes every run alike: a task, a nap of 30 s, another task, done. What is recorded it does not repeat."""
+    """Executes every run alike: a task, a nap, another task, done. What is recorded it does not repeat."""
 
     def __init__(
-        self, name: str, broker: MemoryBroker, clock: ManualClock, *, naps: bool = True, steps: int = 2
+        self,
+        name: str,
+        broker: WorkerBroker,
+        clock: Clock,
+        *,
+        naps: bool = True,
+        nap: float = NAP,
+        steps: int = 2,
     ) -> None:
         self.name = name
         self.executed: Counter[tuple[str, int]] = Counter()
@@ -143,6 +152,7 @@ class ScriptedWorker:
         self._broker = broker
         self._clock = clock
         self._naps = naps
+        self._nap_seconds = nap
         self._steps = steps
         self._sent = 0
 
@@ -180,7 +190,7 @@ class ScriptedWorker:
         await self._say(command, RunCompleted, last_seq=self._steps, result=dump_payload("done"))
 
     async def _nap(self, command: ExecuteRun, seq: int) -> None:
-        wake_at = self._clock.now() + timedelta(seconds=NAP)
+        wake_at = self._clock.now() + timedelta(seconds=self._nap_seconds)
         waits = (Wait(kind=WaitKind.TIMER, operation="timer:greet#1", due_at=wake_at),)
         await self._say(command, RunSuspended, last_seq=seq, waits=waits, wake_at=wake_at)
 
