@@ -29,6 +29,9 @@ __all__ = ["Signature"]
 _JSON: TypeAdapter[Any] = TypeAdapter(JsonValue)
 _MISSING = object()
 
+# The beginning of an escape that canonical JSON has for nothing else.
+_LONE_SURROGATE = "\\ud"
+
 
 class Signature:
     """The parameters of a task or a workflow (without the one that is injected), and its result."""
@@ -212,6 +215,9 @@ def _load(adapter: TypeAdapter[Any], payload: Payload, what: str) -> Any:
     if adapter is _JSON:
         return load_payload(payload)
     try:
+        if _LONE_SURROGATE in payload:
+            # JSON can say it, and pydantic's reader cannot read it.
+            return adapter.validate_python(load_payload(payload))
         return adapter.validate_json(payload)
     except ValidationError as error:
         said = "; ".join(f"{where}: {want}, got {shortened(got)}" for where, want, got in _problems("", error))

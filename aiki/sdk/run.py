@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from aiki.engine.payload import Payload, dump_payload, load_payload
-from aiki.errors import PayloadError, RecordMismatchError, shortened
+from aiki.errors import InvalidOptionError, PayloadError, RecordMismatchError, shortened
 from aiki.observability.logs import get_logger
 from aiki.sdk.calls import Caller
 from aiki.sdk.names import task_name
@@ -136,7 +136,9 @@ class Run:
         Raises:
             InvalidOptionError: *duration* is negative or no duration.
         """
-        delay = seconds("duration", duration, zero=True) or 0.0
+        delay = seconds("duration", duration, zero=True)
+        if delay is None:
+            raise InvalidOptionError("duration", duration, expected="a timedelta or a number of seconds")
         frame = sys._getframe(1)
         return self.driver.sleep(delay, Caller(frame.f_code, frame.f_lineno))
 

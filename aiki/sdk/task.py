@@ -45,13 +45,14 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
-    def run(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def run(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         """Call the task from a workflow: recorded once, tried again as its policy says.
 
         Raises (when awaited):
             InvalidArgumentsError: the arguments do not fit; nothing was recorded.
             TaskFailedError: the last attempt failed.
         """
+        # Not Coroutine[Any, Any, R]: with Any in it, type checkers give up on the result of asyncio.gather.
         frame = sys._getframe(1)
         return self._called(run, Caller(frame.f_code, frame.f_lineno), args, kwargs)
 

@@ -115,7 +115,7 @@ class Workflow(Generic[P, R]):
         """
         return Call(self.signature.dump(args, kwargs))
 
-    def run(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def run(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         """Start a child run from a workflow, and wait for its result.
 
         Cancelling what awaits it cancels the child.
