@@ -212,7 +212,7 @@ def load_settings(
             origins[name] = variable
     for name, value in (overrides or {}).items():
         values[name] = value
-        origins[name] = f"--{name.replace('_', '-')}"
+        origins[name] = "the URL" if name.endswith("_url") else f"--{name.replace('_', '-')}"
 
     try:
         return Settings(**values, root=file.parent if file else directory)

@@ -84,6 +84,7 @@ class WorkflowOptions:
     delay: float | None = None
     """Seconds before the run starts."""
     priority: int = 0
+    """From 0 to 255. RabbitMQ 4.0 and later serve 5 and above first; before 4.0 it is recorded and nothing more."""
     tags: tuple[str, ...] = ()
     retention: float | None = None
     """Seconds that the finished run is kept."""

@@ -142,10 +142,11 @@ class HeldRun:
 
     async def _may_enter(self, inside: AsyncExitStack) -> bool:
         """Wait for a slot, and for whoever has to be alone. Called off, or after too long, the run is given back."""
-        gate = self._surroundings.gate
+        gate, settings = self._surroundings.gate, self._surroundings.settings
+        # Longer than this and the broker would ask for the command back: others may have room.
+        patience = settings.alone_after if self.command.alone else settings.lease_after
         try:
-            # Longer than this and the broker would ask for the command back: others may have room.
-            async with asyncio.timeout(self._surroundings.settings.lease_after) as self._waiting:
+            async with asyncio.timeout(patience) as self._waiting:
                 await inside.enter_async_context(self._slots)
                 await inside.enter_async_context(gate.exclusive() if self.command.alone else gate.shared())
         except TimeoutError:

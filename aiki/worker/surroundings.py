@@ -27,6 +27,9 @@ class WorkerSettings:
     lease_after: float = 600.0
     """A command that is held for longer is acknowledged, and its run held under a lease. The broker's own limit
     is thirty minutes, checked once a minute; a third of it leaves time for several tries."""
+    alone_after: float = 30.0
+    """How long a run that has to be alone waits for the others to finish, and lets no new one begin meanwhile.
+    After that it is given back: another worker may be idle, and this one has work to do."""
     lease: float = 300.0
     """How long a lease holds. It is renewed after a third of that."""
     threads_max: int = 64

@@ -31,7 +31,7 @@ _MANDATORY = {True: b"\x01", False: b"\x00"}
 FRAME_OVERHEAD = 8
 
 # Flags of the properties, in the order in which they follow.
-_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _CORRELATION_ID = 1 << 15, 1 << 13, 1 << 12, 1 << 10
+_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _PRIORITY, _CORRELATION_ID = 1 << 15, 1 << 13, 1 << 12, 1 << 11, 1 << 10
 _REPLY_TO, _EXPIRATION, _MESSAGE_ID, _TIMESTAMP, _TYPE, _APP_ID = 1 << 9, 1 << 8, 1 << 7, 1 << 6, 1 << 5, 1 << 3
 _ALWAYS = _CONTENT_TYPE | _DELIVERY_MODE | _MESSAGE_ID | _TIMESTAMP | _TYPE | _APP_ID
 _MODE = {True: b"\x02", False: b"\x01"}
@@ -73,6 +73,9 @@ def _properties(message: Outgoing, message_id: str, seconds: int) -> tuple[int, 
         flags |= _HEADERS
         packed.append(_headers(message))
     packed.append(_MODE[message.kept])
+    if message.priority is not None:
+        flags |= _PRIORITY
+        packed.append(bytes((message.priority,)))
     for flag, text in (
         (_CORRELATION_ID, message.correlation_id),
         (_REPLY_TO, message.reply_to),

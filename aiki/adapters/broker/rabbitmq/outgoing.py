@@ -87,6 +87,8 @@ class Outgoing:
     """Another routing key on the same exchange; a queue that both lead to gets one copy."""
     reply_to: str | None = None
     expires_ms: int | None = None
+    priority: int | None = None
+    """Two levels on quorum queues since RabbitMQ 4.0 (5 and above are served first); ignored before."""
 
 
 def events_message(partition: int, events: Sequence[Event]) -> Outgoing:
@@ -114,6 +116,7 @@ def command_message(command: Command, partitions: int) -> Outgoing:
                 type=command.type,
                 correlation_id=_property(command.run_id),
                 trace=command.trace,
+                priority=(command.priority or None) if isinstance(command, ExecuteRun) else None,
             )
         case SendEvent():
             return events_message(partition_of(command.event.run_id, partitions), (command.event,))
