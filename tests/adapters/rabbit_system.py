@@ -25,6 +25,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._passing: set[asyncio.Task[Any]] = set()
         self.is_open = True
+        self.is_mute = False
         self.port = 0
 
     async def start(self) -> None:
@@ -50,15 +51,17 @@ class Proxy:
             return
         with suppress(OSError):
             there = await asyncio.open_connection(*self._target)
-            for source, sink in ((reader, there[1]), (there[0], writer)):
+            for source, sink, is_answer in ((reader, there[1], False), (there[0], writer, True)):
                 self._writers.add(sink)
-                task = asyncio.create_task(self._pass_on(source, sink))
+                task = asyncio.create_task(self._pass_on(source, sink, is_answer))
                 self._passing.add(task)
                 task.add_done_callback(self._passing.discard)
 
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_answer: bool) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
+                if is_answer and self.is_mute:
+                    continue
                 sink.write(data)
                 await sink.drain()
             sink.close()
@@ -89,6 +92,10 @@ class RabbitSystem(BrokerSystem):
 
     async def cut(self, broker: Broker) -> None:
         self._proxies[broker].cut()
+
+    def mute(self, broker: Broker, *, is_mute: bool) -> None:
+        """Let nothing of what the server says reach *broker*."""
+        self._proxies[broker].is_mute = is_mute
 
     async def isolate(self, broker: Broker) -> None:
         self._proxies[broker].is_open = False

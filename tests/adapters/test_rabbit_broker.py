@@ -292,6 +292,24 @@ class TestLosingConnections:
         assert confirmed <= taken
         assert not unsent & taken
 
+    async def test_what_arrived_and_was_not_confirmed_is_uncertain_and_not_sent_again(
+        self, system: RabbitSystem
+    ) -> None:
+        publisher, consumer = await system.connect(), await system.connect()
+        subscription = await consumer.consume_events(0, prefetch=500)
+        system.mute(publisher, is_mute=True)
+        publishing = asyncio.create_task(publisher.publish_events(0, [signal(1)], timeout=PATIENCE))
+        arrived = await collect(subscription, 1)
+
+        await system.cut(publisher)
+        system.mute(publisher, is_mute=False)
+
+        with pytest.raises(PublishUncertainError):
+            await publishing
+        await publisher.publish_events(0, [signal(2)], timeout=PATIENCE)
+        arrived += await collect(subscription, 1)
+        assert bodies_of(arrived) == [(signal(1),), (signal(2),)]
+
     async def test_acknowledgements_right_before_closing_arrive(self, system: RabbitSystem) -> None:
         first, second = await system.connect(), await system.connect()
         subscription = await first.consume_events(0, prefetch=500)
