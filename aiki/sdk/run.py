@@ -1,7 +1,7 @@
 """The run: what a workflow is given to decide with. All of it gives the same answers again when it is replayed."""
 
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
@@ -130,7 +130,7 @@ class Run:
         """Make a random UUID that is the same again in every replay."""
         return UUID(int=self._uuids.getrandbits(128), version=4)
 
-    def sleep(self, duration: Duration) -> Awaitable[None]:
+    def sleep(self, duration: Duration) -> Coroutine[object, None, None]:
         """Wait, durably: for days if need be, without holding anything. ``asyncio.sleep`` does the same.
 
         Raises:
@@ -140,14 +140,17 @@ class Run:
         if delay is None:
             raise InvalidOptionError("duration", duration, expected="a timedelta or a number of seconds")
         frame = sys._getframe(1)
-        return self.driver.sleep(delay, Caller(frame.f_code, frame.f_lineno))
+        return self._sleep(delay, Caller(frame.f_code, frame.f_lineno))
+
+    async def _sleep(self, delay: float, caller: Caller) -> None:
+        await self.driver.sleep(delay, caller)
 
     @overload
-    def wait_for_signal(self, name: str) -> Awaitable[Any]: ...
+    def wait_for_signal(self, name: str) -> Coroutine[object, None, Any]: ...
     @overload
-    def wait_for_signal(self, name: str, type: type[T]) -> Awaitable[T]: ...
+    def wait_for_signal(self, name: str, type: type[T]) -> Coroutine[object, None, T]: ...
 
-    def wait_for_signal(self, name: str, type: Any = None) -> Awaitable[Any]:  # noqa: A002 - `type=` is what one expects to write
+    def wait_for_signal(self, name: str, type: Any = None) -> Coroutine[object, None, Any]:  # noqa: A002 - `type=` is what one expects to write
         """Wait for the next signal of that name, and read it as *type*.
 
         Raises:

@@ -166,6 +166,9 @@ def task(
 ) -> Any:
     """Make a function a task. Plain functions are executed in threads, ``async`` ones on the worker's event loop.
 
+    A plain function cannot be stopped from outside: where it may be cancelled or take too long, it
+    should look at ``ctx.cancelled``.
+
     *name* is what the journal calls it (the function's name in kebab case), *timeout* bounds one
     attempt, *heartbeat_timeout* the time between two heartbeats, *queue* names the workers that
     execute it where that should not be the one of the workflow.

@@ -8,7 +8,7 @@ these plain callbacks, on its own loop, and never from inside a task.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,10 +21,11 @@ from aiki.engine.ids import child_run_id, idempotency_key_of, task_id_of
 from aiki.engine.journal import EntryKind, JournalEntry
 from aiki.engine.queries import GetJournal, JournalPage, QueryFailed
 from aiki.errors import QueryFailedError, RunAbandonedError, WorkflowStuckError
+from aiki.observability.logs import get_logger
 from aiki.sdk.workflow import Workflow
 from aiki.worker.alarms import Alarms, Bell
 from aiki.worker.arrivals import Arrivals
-from aiki.worker.attempts import Attempt, Attempted
+from aiki.worker.attempts import STOP_SECONDS, Attempt, Attempted
 from aiki.worker.facts import Fact, attempt_ended, item_arrived
 from aiki.worker.failures import failed_operations, failure_of
 from aiki.worker.history import MARKS, History
@@ -42,6 +43,8 @@ from aiki.worker.replay import End, Replay
 from aiki.worker.voice import Voice
 
 __all__ = ["Execution", "Host"]
+
+log = get_logger(__name__)
 
 # A long journal is replayed in slices of this many seconds, so that heartbeats and other runs get their turn.
 SLICE_SECONDS = 0.01
@@ -157,6 +160,7 @@ class _Machine:
         self._due: list[Operation] = []
         self._bell = Bell(host.clock, self._push)
         self._grace = Bell(host.clock, self._cut_off)
+        self._stopping = Bell(host.clock, self._leave_behind)
         # The worker's clock may be behind the orchestrator's: a timer that the one found due must not be early here.
         self._clock_offset = max(timedelta(), command.now - host.clock.now())
         self._context = copy_context()
@@ -222,10 +226,13 @@ class _Machine:
         self._grace.stop()
         if self._publishing is not None:
             self._publishing.cancel()
+        self._stopping.stop()
         running = [task for _, task in self._attempts.values()]
-        self._cut_off()
+        for attempt, task in self._attempts.values():
+            attempt.cancel(task)
         if running:
-            await asyncio.wait(running)
+            _, stubborn = await asyncio.wait(running, timeout=STOP_SECONDS)
+            _report(stubborn)
 
     # -- the machine -----------------------------------------------------------------------------
 
@@ -332,7 +339,8 @@ class _Machine:
         dropped, self._replay.dropped = self._replay.dropped, []
         for operation in dropped:
             if operation.id in self._attempts:
-                _cut(*self._attempts[operation.id])
+                attempt, task = self._attempts[operation.id]
+                attempt.cancel(task)
             if isinstance(operation, ChildOperation) and operation.child_id is not None:
                 self._recorder.announce(self._voice.cancels_child(self._now(), operation.child_id))
 
@@ -486,8 +494,15 @@ class _Machine:
 
     def _cut_off(self) -> None:
         """Stop all attempts; they do not count."""
-        for attempt, task in list(self._attempts.values()):
-            _cut(attempt, task)
+        for attempt, task in self._attempts.values():
+            attempt.cancel(task)
+        self._stopping.set(self._now(), STOP_SECONDS)
+
+    def _leave_behind(self) -> None:
+        """Wait no longer for attempts that would not stop."""
+        _report(task for _, task in self._attempts.values())
+        self._attempts.clear()
+        self._push()
 
     # -- rest and end ----------------------------------------------------------------------------
 
@@ -548,8 +563,9 @@ class _Machine:
         self._publish(events, lambda: self._conclude(None))
 
 
-def _cut(attempt: Attempt, task: "asyncio.Task[Attempted]") -> None:
-    attempt.cancel(task)
+def _report(stubborn: "Iterable[asyncio.Task[Attempted]]") -> None:
+    for task in stubborn:
+        log.warning("task.would_not_stop", operation=task.get_name(), seconds=STOP_SECONDS)
 
 
 def _stuck() -> WorkflowStuckError:

@@ -89,7 +89,7 @@ async def test_a_sleep_is_a_duration_and_names_the_line_that_asked() -> None:
 @pytest.mark.parametrize("duration", [-1, float("nan"), float("inf"), "1", None])
 def test_a_sleep_that_makes_no_sense_is_refused(duration: Any) -> None:
     with pytest.raises(InvalidOptionError, match="duration must be"):
-        a_run(Driver()).sleep(duration)
+        a_run(Driver()).sleep(duration).close()
 
 
 async def test_a_signal_is_read_as_the_type_that_is_asked_for() -> None:
@@ -104,7 +104,7 @@ async def test_a_signal_of_another_type_says_so() -> None:
 
 def test_a_signal_needs_a_name() -> None:
     with pytest.raises(InvalidNameError):
-        a_run(Driver()).wait_for_signal("no good")
+        a_run(Driver()).wait_for_signal("no good").close()
 
 
 def test_a_status_is_anything_that_pydantic_can_write() -> None:

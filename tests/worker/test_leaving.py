@@ -206,6 +206,33 @@ class TestGivingARunBack:
         assert kinds(world) == ["task_completed"]
 
     @virtual
+    @pytest.mark.parametrize("how", ["hand_back", "abandon"])
+    async def test_a_task_that_will_not_stop_is_left_behind(self, how: str) -> None:
+        @task
+        async def stubborn() -> None:
+            SEEN.append("started")
+            for _ in range(100):
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    SEEN.append("ignored")
+
+        @workflow
+        async def flow(run: Run) -> None:
+            await stubborn.run(run)
+
+        world = World(flow)
+        world.start(flow)
+        await world.until(lambda: SEEN)
+        execution = world.executions["run"][2]
+        getattr(execution, how)()
+        await asyncio.sleep(30)
+
+        assert "ignored" in SEEN
+        assert world.executions.get("run", (None, None, None))[2] is not execution
+        await world.close()
+
+    @virtual
     async def test_a_run_that_is_fenced_off_stops_and_says_nothing_more(self) -> None:
         @task
         async def long() -> None:
