@@ -57,12 +57,15 @@ class PartitionOwner:
         self._committer = committer
         self._timers = timers
         self._journals = JournalReader(services)
+        self._unsure_of = 0
+        """How many of the next messages may have been with somebody else before, whatever their flags say."""
         self._cache = RunCache(services.settings.cache_bytes // services.broker.partitions)
         self._outbox = Outbox(services)
 
     async def subscribe(self) -> Subscription[tuple[Event, ...]]:
         """Stand in line for the partition, knowing nothing of its runs: others may have moved them (rule 5)."""
         self._cache.clear()
+        self._unsure_of = self._services.settings.prefetch
         subscription = await self._services.broker.consume_events(
             self.partition, prefetch=self._services.settings.prefetch
         )
@@ -88,9 +91,12 @@ class PartitionOwner:
         Raises:
             BrokerError: what was sent is not sure to have arrived, or somebody else owns the partition.
         """
-        again = any(delivery.redelivered for delivery in deliveries)
-        if again:
+        redelivered = any(delivery.redelivered for delivery in deliveries)
+        if redelivered:
             self._cache.clear()  # Somebody else had these, and may have moved their runs since we read them (rule 5).
+        # A flag may be lost with the server that kept it. What an owner that is gone had in hand comes first.
+        again = redelivered or self._unsure_of > 0
+        self._unsure_of = max(self._unsure_of - len(deliveries), 0)
         groups = self._grouped(deliveries)
         strays = self._strays(groups)
         settled = await self._settle(groups, again=again)
@@ -141,15 +147,17 @@ class PartitionOwner:
 
     async def _decide(self, groups: Mapping[str, list[Event]], *, again: bool) -> Sequence[Folded]:
         known = {run_id: self._cache.get(run_id) for run_id in groups}
-        missing = {run_id for run_id, run in known.items() if run is None}
-        known.update(await self._load(missing))
-        folded = self._fold(groups, known, again=again)
+        loaded = {run_id for run_id, run in known.items() if run is None}
+        known.update(await self._load(loaded))
+        # What is in the cache was dealt with here before, and all that followed from it was sent.
+        unsent = loaded if again else frozenset[str]()
+        folded = self._fold(groups, known, unsent)
 
         # What is refused may fit the run as it is stored by now: only a fresh read can tell (rule 5).
-        doubtful = {one.run_id for one in folded if one.is_doubtful} - missing
+        doubtful = {one.run_id for one in folded if one.is_doubtful} - loaded
         if doubtful:
             fresh = await self._load(doubtful)
-            refolded = self._fold({run_id: groups[run_id] for run_id in doubtful}, fresh, again=again)
+            refolded = self._fold({run_id: groups[run_id] for run_id in doubtful}, fresh, unsent)
             folded = [*(one for one in folded if one.run_id not in fresh), *refolded]
         return [self._judged(one) for one in folded]
 
@@ -161,11 +169,12 @@ class PartitionOwner:
         return {run_id: found.get(run_id) for run_id in run_ids}
 
     def _fold(
-        self, groups: Mapping[str, list[Event]], known: Mapping[str, RunState | None], *, again: bool
+        self, groups: Mapping[str, list[Event]], known: Mapping[str, RunState | None], unsent: Collection[str]
     ) -> list[Folded]:
+        """Decide about each run; the last dispatches of *unsent* may not have been sent."""
         now, retention = self._services.clock.now(), self._services.settings.retention
         return [
-            fold(run_id, known[run_id], events, now=now, retention=retention, again=again)
+            fold(run_id, known[run_id], events, now=now, retention=retention, again=run_id in unsent)
             for run_id, events in groups.items()
         ]
 

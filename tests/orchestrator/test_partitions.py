@@ -152,6 +152,20 @@ async def test_rule_2_a_dispatch_that_was_stored_without_hearing_of_it_is_doubte
     assert [command.pair for command in dispatches(single)] == [(await stored(single, request.run_id)).pair]
 
 
+async def test_rule_2_the_first_messages_after_subscribing_may_be_old_ones_whatever_their_flags_say(
+    single: World,
+) -> None:
+    gone, heir = Rival(single), Rival(single)
+    request = a_request()
+    await gone.handle(request)
+
+    await heir.subscribe()
+    await heir.handle(request)
+    await heir.handle(request)
+
+    assert len(single.hub.ready("aiki.events.0")) == 1  # The marker; the second time, the heir knows that it was sent.
+
+
 async def test_rule_2_a_cause_that_is_merely_said_twice_disturbs_nobody(single: World) -> None:
     owner = Rival(single)
     request = a_request()
