@@ -63,7 +63,10 @@ class Subscription(Protocol[T]):
         ...
 
     async def stop(self) -> None:
-        """Take nothing more. What was delivered can still be acknowledged; ``receive`` still hands out what has arrived."""
+        """Take nothing more.
+
+        What was delivered can still be acknowledged, and ``receive`` still hands out what has arrived.
+        """
         ...
 
     async def close(self) -> None:

@@ -87,7 +87,8 @@ class Store(Protocol):
         All journal entries are safe before the first run is written (rule 6). A run is written only
         if the stored revision is still ``before.revision`` (or, for a new one, there is none yet).
         An entry that is there already counts as kept if it has the same epoch and the same content;
-        one of an older epoch above ``base_seq`` of the run is replaced, if it still is what was read; anything else makes the change stale.
+        one of an older epoch above ``base_seq`` of the run is replaced, if it still is what was read;
+        anything else makes the change stale.
         A stale change may have left entries behind: readers ignore them. Changes may be given again without harm.
         """
         ...
@@ -108,7 +109,7 @@ class Store(Protocol):
         """Page through all runs of *partitions* that are not final, by run id: what a rebuild goes through."""
         ...
 
-    async def find(self, filter: RunFilter, *, limit: int, cursor: str | None) -> RunPage:
+    async def find(self, wanted: RunFilter, *, limit: int, cursor: str | None) -> RunPage:
         """List runs, newest first. ``last_seq`` may be left 0.
 
         Raises:
@@ -121,7 +122,10 @@ class Store(Protocol):
         ...
 
     async def expire(self, *, now: datetime, limit: int) -> int:
-        """Remove up to *limit* finished runs with ``expires_at < now``: marked first, then journal, then run (rule 16)."""
+        """Remove up to *limit* finished runs with ``expires_at < now``.
+
+        They are marked first, then their journals go, then they themselves (rule 16).
+        """
         ...
 
     async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:

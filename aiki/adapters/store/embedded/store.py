@@ -89,9 +89,9 @@ class SqliteStore(Store):
             lambda connection: all_runs.unfinished_runs(connection, partitions, total, after=after, limit=limit)
         )
 
-    async def find(self, filter: RunFilter, *, limit: int, cursor: str | None) -> RunPage:  # noqa: A002 (as the port)
+    async def find(self, wanted: RunFilter, *, limit: int, cursor: str | None) -> RunPage:
         return await self._database.read(
-            lambda connection: all_runs.find_runs(connection, filter, limit=limit, cursor=cursor)
+            lambda connection: all_runs.find_runs(connection, wanted, limit=limit, cursor=cursor)
         )
 
     async def count(self) -> Mapping[str, Mapping[str, int]]:

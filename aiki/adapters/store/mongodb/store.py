@@ -141,9 +141,9 @@ class MongoStore(Store):
             total = self._partitions or await self._find_partitions()
             return await self._runs.unfinished(partitions, total, after=after, limit=limit)
 
-    async def find(self, filter: RunFilter, *, limit: int, cursor: str | None) -> RunPage:  # noqa: A002 (as the port)
+    async def find(self, wanted: RunFilter, *, limit: int, cursor: str | None) -> RunPage:
         with self._calling("find runs"):
-            return run_page(await self._runs.find(filter, limit=limit + 1, cursor=cursor), limit=limit)
+            return run_page(await self._runs.find(wanted, limit=limit + 1, cursor=cursor), limit=limit)
 
     async def count(self) -> Mapping[str, Mapping[str, int]]:
         with self._calling("count runs"):
