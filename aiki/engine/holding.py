@@ -130,11 +130,13 @@ def _beyond_the_end(run: RunState, event: WorkerEvent, moment: Moment) -> Decisi
 
 
 def on_task_scheduled(run: RunState, event: TaskScheduled, moment: Moment) -> Decision:
-    """Journal that a task goes to another queue, and send it there; again, if it is said again (rule 8)."""
+    """Journal that a task goes to another queue, and send it there; again, if it is said again (rule 8).
+
+    Even under an earlier pair: the run may have been dispatched again by what came with it, and only that was sent.
+    """
     entries = () if event.entry is None else (event.entry,)
     decision = _taken_over(run, event, entries, moment)
-    after = decision.run
-    if decision.refused or after is None or after.pair != run.pair or not _is_under_way(after, event.task_id):
+    if decision.run is None or not _is_under_way(decision.run, event.task_id):
         return decision
     order = ExecuteTask(
         queue=event.queue,
@@ -154,7 +156,7 @@ def on_task_scheduled(run: RunState, event: TaskScheduled, moment: Moment) -> De
 
 def _is_under_way(run: RunState, key: str) -> bool:
     """Whether the run still waits for what it started elsewhere: what ended must not be started once more."""
-    return key in run.pending and not run.status.is_final and all(item.id != key for item in run.inbox)
+    return key in run.pending and all(item.id != key for item in run.inbox)
 
 
 def _appended(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, ...], moment: Moment) -> Decision:

@@ -207,6 +207,20 @@ def test_rule_8_what_was_dealt_with_is_not_said_again() -> None:
     assert decide(taken, cancel, a_moment()) == Decision(taken)
 
 
+def test_rule_8_a_task_for_another_queue_is_sent_though_only_the_dispatch_that_came_with_it_was() -> None:
+    run = running()
+    event = scheduled(run)
+    sent = after(run, event)
+    dispatched = after(sent, suspended(sent, ready=True))
+    held = after(dispatched, started(dispatched))
+
+    decision = decide(held, event, a_moment())
+
+    assert decision.run == held
+    assert [order.task_id for order in of(ExecuteTask, decision)] == ["task-1"]
+    assert notices(decision) == [WorkerNotice.FENCED]
+
+
 # -- Rule 6: the journal stored, and the run not -----------------------------------------------------------------------
 
 
