@@ -232,7 +232,7 @@ class TimerOperation(Operation):
         self.delay = delay
         self.due_at = _END_OF_TIME
         self.is_fixed = False
-        """Whether the deadline is recorded: it stays, whatever the code says now."""
+        """Whether the deadline stays, whatever the code says later: from when the timer is started."""
         self.handle = handle
         self._fire = fire
 
@@ -245,8 +245,10 @@ class TimerOperation(Operation):
         assert self._fire is not None
         self._fire(self.handle)
 
-    def wait(self) -> Wait:
-        """Wait for the deadline."""
+    def wait(self) -> Wait | None:
+        """Wait for the deadline, once that is fixed."""
+        if not self.is_fixed:
+            return None
         return Wait(kind=WaitKind.TIMER, operation=self.id, due_at=self.due_at)
 
     @property

@@ -314,6 +314,28 @@ class TestWaiting:
         assert kinds(world) == ["task_completed", "clock", "task_completed"]
 
     @virtual
+    async def test_rule_13_a_run_that_is_handed_back_at_once_keeps_no_deadline_of_the_past(self) -> None:
+        @workflow
+        async def flow(run: Run) -> list[str]:
+            first = await echo.run(run, "first")
+            async with asyncio.timeout(30):
+                return [first, await echo.run(run, "second", 10)]
+
+        world = World(flow)
+        world.start(flow)
+        await world.until(lambda: "second" in SEEN)
+        world.is_paused_before_dispatch = True
+        world.kill()
+        await asyncio.sleep(7200)
+        world.take_held_back()
+        await asyncio.sleep(0)
+        world.executions["run"][2].hand_back()
+        await world.end_of()
+
+        assert world.result() == ["first", "second"]
+        assert world.dispatches == 3
+
+    @virtual
     async def test_rule_13_no_clock_entry_where_another_entry_moves_time(self) -> None:
         @workflow
         async def flow(run: Run) -> str:
