@@ -87,9 +87,12 @@ class Store(Protocol):
         All journal entries are safe before the first run is written (rule 6). A run is written only
         if the stored revision is still ``before.revision`` (or, for a new one, there is none yet).
         An entry that is there already counts as kept if it has the same epoch and the same content;
-        one of an older epoch above ``base_seq`` of the run is replaced, if it still is what was read;
+        one of an older epoch above ``before.base_seq`` is replaced, if it still is what was read;
         anything else makes the change stale.
         A stale change may have left entries behind: readers ignore them. Changes may be given again without harm.
+
+        Raises:
+            RunTooLargeError: a run fits no document; it names the first, and nothing at all was kept.
         """
         ...
 
@@ -129,7 +132,10 @@ class Store(Protocol):
         ...
 
     async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep *letters*; one whose id is known counts once more and is parked again."""
+        """Keep *letters*; one whose id is known counts once more and is parked again.
+
+        Except where its ``at`` is not later than what is known: then it is the same parking, told again.
+        """
         ...
 
     async def dead_letter(self, letter_id: str) -> StoredDeadLetter | None:

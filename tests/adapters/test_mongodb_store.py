@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pymongo
 import pytest
@@ -33,7 +34,7 @@ from aiki.testing.contracts.store_parts.values import (
     entries,
     loaded,
 )
-from aiki.testing.servers import MongoNode
+from aiki.testing.servers import Mongo, MongoNode
 
 PATIENCE = 20.0
 UNAUTHORIZED = 13
@@ -72,15 +73,33 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.fixture(scope="class")
+def shared_database(mongo: Mongo) -> Iterator["pymongo.MongoClient[Any]"]:
+    """A client whose default database the tests of a class share: to make its indexes takes longer than a test."""
+    name = f"test_{uuid4().hex[:12]}"
+    with pymongo.MongoClient[Any](mongo.url_of(name)) as client:
+        yield client
+    mongo.drop_database(name)
+
+
+@pytest.fixture
+def empty_database(shared_database: "pymongo.MongoClient[Any]", mongo: Mongo) -> Iterator[str]:
+    """The connection string of a database with nothing in it but what an earlier store has set up."""
+    database = shared_database.get_default_database()
+    yield mongo.url_of(database.name)
+    for name in database.list_collection_names():
+        database[name].delete_many({})
+
+
 class TestMongoStore(DurableStoreContract):
     @pytest.fixture
-    async def store(self, mongodb_url: str) -> AsyncIterator[MongoStore]:
-        async with opened(mongodb_url) as store:
+    async def store(self, empty_database: str) -> AsyncIterator[MongoStore]:
+        async with opened(empty_database) as store:
             yield store
 
     @pytest.fixture
-    async def reopen(self, store: MongoStore, mongodb_url: str) -> AsyncIterator[Reopen]:
-        again = MongoStore(mongodb_url)
+    async def reopen(self, store: MongoStore, empty_database: str) -> AsyncIterator[Reopen]:
+        again = MongoStore(empty_database)
 
         async def reopen() -> MongoStore:
             await store.close()
@@ -93,8 +112,8 @@ class TestMongoStore(DurableStoreContract):
 
 class TestMongoStoreOnMotor(DurableStoreContract):
     @pytest.fixture
-    def client(self, mongodb_url: str) -> Iterator["AsyncIOMotorClient[Any]"]:
-        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(mongodb_url)
+    def client(self, empty_database: str) -> Iterator["AsyncIOMotorClient[Any]"]:
+        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(empty_database)
         yield client
         client.close()
 
