@@ -18,6 +18,7 @@ from aiki.engine.state import Pair, RunState
 from aiki.engine.status import RunStatus
 
 __all__ = [
+    "awaits_elsewhere",
     "dispatched",
     "doubt",
     "fence",
@@ -109,9 +110,19 @@ def doubt(run: RunState, moment: Moment) -> tuple[Command, ...]:
 
 def on_dispatch_doubted(run: RunState, event: DispatchDoubted, moment: Moment) -> Decision:
     """Dispatch again if the marker overtook nothing: all that the dispatch led to would have been heard by now."""
-    if event.pair != run.pair or event.incarnation != run.incarnation or run.status is not RunStatus.QUEUED:
+    if event.pair != run.pair or event.incarnation != run.incarnation:
         return Decision(run, refused=True)
-    return dispatched(run, event.id, moment, recovering=True)
+    waits_for_lost = event.queues_lost and awaits_elsewhere(run)
+    if run.status is RunStatus.QUEUED or (waits_for_lost and run.status.is_suspended):
+        return dispatched(run, event.id, moment, recovering=True)
+    if waits_for_lost and run.status is RunStatus.PAUSED:
+        return Decision(replace(run, holder=None))  # Whoever resumes it must not take anything for granted.
+    return Decision(run, refused=True)
+
+
+def awaits_elsewhere(run: RunState) -> bool:
+    """Whether tasks or children that the run started elsewhere have not been heard of."""
+    return not {item.id for item in run.inbox}.issuperset(run.pending)
 
 
 def fence(run: RunState | None, event: WorkerEvent) -> Decision:

@@ -216,7 +216,10 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchDoubted:
-    """A marker behind the backlog: whatever its dispatch led to has been heard when it arrives."""
+    """A marker behind the backlog: whatever its dispatch led to has been heard when it arrives.
+
+    With ``queues_lost`` it doubts as well what the run started elsewhere and waits for: the broker kept nothing.
+    """
 
     type: Literal["DispatchDoubted"] = "DispatchDoubted"
     id: str
@@ -224,6 +227,7 @@ class DispatchDoubted:
     at: datetime
     incarnation: str
     pair: Pair
+    queues_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

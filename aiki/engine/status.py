@@ -56,6 +56,7 @@ _WAKING = {
     "WakeRequested": _QUEUED,
     "SignalSent": _QUEUED,
     "ChildFinished": _QUEUED,
+    "DispatchDoubted": _QUEUED,
     "TaskFinished": _QUEUED,
     "CancelRequested": _QUEUED,
     "PauseRequested": frozenset({RunStatus.PAUSED}),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from aiki.engine.commands import Command, SendEvent
 from aiki.engine.decision import Moment
-from aiki.engine.dispatching import doubt
+from aiki.engine.dispatching import awaits_elsewhere, doubt
 from aiki.engine.ending import outcome
-from aiki.engine.events import RunOrphaned
+from aiki.engine.events import DispatchDoubted, RunOrphaned
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.observability import get_logger
@@ -36,7 +36,7 @@ class RebuildReport:
 
     unfinished: int = 0
     dispatched: int = 0
-    """Runs that were queued or held by a worker, and are dispatched again."""
+    """Runs that were queued, held by a worker, or waiting for something elsewhere, and are dispatched again."""
     timers: int = 0
     """Wake-ups that were overdue."""
     outcomes: int = 0
@@ -89,14 +89,15 @@ async def _rebuild_page(
     timeout: float,
 ) -> RebuildReport:
     moment = Moment(clock.now(), "")
-    dispatches = [command for run in runs if _is_dispatched(run) for command in _dispatch(run, moment, blame=blame)]
+    dispatches = [command for run in runs for command in _dispatch(run, moment, blame=blame)]
     timers = [
         SendEvent(event=timer_fired(run, run.due_at, moment.now))
         for run in runs
         if run.due_at is not None and run.due_at <= moment.now and not _is_dispatched(run)
     ]
     outcomes = await _outcomes_of_children(runs, store, moment)
-    commands: list[Command] = [*dispatches, *timers, *outcomes]
+    # What can be told to a run comes first: it may be all that the run waits for.
+    commands: list[Command] = [*outcomes, *dispatches, *timers]
     if commands:
         await broker.send(commands, timeout=timeout)
     return RebuildReport(len(runs), len(dispatches), len(timers), len(outcomes))
@@ -107,19 +108,32 @@ def _is_dispatched(run: RunState) -> bool:
 
 
 def _dispatch(run: RunState, moment: Moment, *, blame: bool) -> tuple[Command, ...]:
-    """Doubt a dispatch that nobody has taken, and call one that somebody had orphaned."""
+    """Doubt a dispatch that nobody has taken, call one that somebody had orphaned, and have lost orders given again."""
     if run.status is RunStatus.QUEUED:
         return doubt(run, moment)
-    orphaned = RunOrphaned(
-        id=f"rebuild:{run.pair.epoch}:{run.pair.dispatch_id}",
-        run_id=run.run_id,
-        at=moment.now,
-        incarnation=run.incarnation,
-        pair=run.pair,
-        worker=_REBUILDER,
-        handed_back=not blame,
-    )
-    return (SendEvent(event=orphaned),)
+    rebuilt = f"rebuild:{run.pair.epoch}:{run.pair.dispatch_id}"
+    if run.status is RunStatus.RUNNING:
+        orphaned = RunOrphaned(
+            id=rebuilt,
+            run_id=run.run_id,
+            at=moment.now,
+            incarnation=run.incarnation,
+            pair=run.pair,
+            worker=_REBUILDER,
+            handed_back=not blame,
+        )
+        return (SendEvent(event=orphaned),)
+    if awaits_elsewhere(run):
+        doubted = DispatchDoubted(
+            id=rebuilt,
+            run_id=run.run_id,
+            at=moment.now,
+            incarnation=run.incarnation,
+            pair=run.pair,
+            queues_lost=True,
+        )
+        return (SendEvent(event=doubted),)
+    return ()
 
 
 async def _outcomes_of_children(runs: Sequence[RunState], store: Store, moment: Moment) -> Sequence[Command]:

@@ -221,6 +221,39 @@ def test_rule_8_a_task_for_another_queue_is_sent_though_only_the_dispatch_that_c
     assert notices(decision) == [WorkerNotice.FENCED]
 
 
+def doubted(run: RunState, *, queues_lost: bool) -> DispatchDoubted:
+    return DispatchDoubted(
+        id="doubt",
+        run_id=run.run_id,
+        at=T0,
+        incarnation=run.incarnation,
+        pair=run.pair,
+        queues_lost=queues_lost,
+    )
+
+
+def test_what_a_run_waits_for_elsewhere_is_ordered_again_when_the_broker_lost_its_queues() -> None:
+    run = running()
+    run = after(run, scheduled(run))
+    waits = (Wait(kind=WaitKind.TASK, operation="task:gpu:0#1", name="task-1"),)
+    waiting = after(run, suspended(run, waits=waits))
+
+    [order] = of(ExecuteRun, decide(waiting, doubted(waiting, queues_lost=True), a_moment()))
+    assert order.recovered
+    assert decide(waiting, doubted(waiting, queues_lost=False), a_moment()) == Decision(waiting, refused=True)
+
+    paused = after(waiting, client(PauseRequested, waiting))
+    paused = after(paused, doubted(paused, queues_lost=True))
+    [order] = of(ExecuteRun, decide(paused, client(ResumeRequested, paused), a_moment()))
+    assert order.recovered
+
+
+def test_a_run_that_waits_for_nothing_elsewhere_rests_though_the_broker_lost_its_queues() -> None:
+    asleep = sleeping()
+
+    assert decide(asleep, doubted(asleep, queues_lost=True), a_moment()) == Decision(asleep, refused=True)
+
+
 # -- Rule 6: the journal stored, and the run not -----------------------------------------------------------------------
 
 

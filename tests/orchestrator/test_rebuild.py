@@ -133,6 +133,23 @@ async def test_rule_8_a_parent_hears_again_of_a_child_that_ended(world: World) -
     assert [item.payload for item in command.inbox] == [dump_payload("done")]
 
 
+async def test_what_a_run_had_started_elsewhere_is_started_again(world: World) -> None:
+    parent = running()
+    begun = entry(parent, kind=EntryKind.CHILD_STARTED, operation="child:x#1", source="a-child-that-was-never-stored")
+    parent = after(parent, appended(parent, begun))
+    wait = Wait(kind=WaitKind.CHILD, operation="child:x#1", name="a-child-that-was-never-stored")
+    await keep(world, after(parent, suspended(parent, waits=(wait,))))
+
+    report = await rebuild(world.store, world.client, world.clock)
+    await world.orchestrator()
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+
+    assert report.dispatched == 1
+    (command,) = world.hub.ready(QUEUE)
+    assert isinstance(command, ExecuteRun)
+    assert command.recovered
+
+
 async def test_only_the_partitions_that_are_asked_for_are_rebuilt(world: World) -> None:
     for _ in range(40):
         await keep(world, a_run())
