@@ -293,6 +293,20 @@ class TestWaiting:
         assert world.result()[1] == "here"
 
     @virtual
+    async def test_stamps_never_go_back_when_a_clock_does(self) -> None:
+        @workflow
+        async def flow(run: Run) -> list[str]:
+            found = [await echo.run(run, "first", 10)]
+            world.clock.behind = timedelta(minutes=5)
+            return [*found, await echo.run(run, "second", 10)]
+
+        world = World(flow)
+        await world.run(flow)
+
+        first, second = world.journal()
+        assert first.at == second.at == START + timedelta(seconds=10)
+
+    @virtual
     async def test_rule_13_an_outage_does_not_make_deadlines_overdue(self) -> None:
         @workflow
         async def flow(run: Run) -> list[str]:
