@@ -30,6 +30,7 @@ async def test_a_broker_that_is_killed_and_started_again_has_kept_what_it_confir
     await broker.publish_events(0, [signal(1)], timeout=PATIENCE)
     await collect(subscription, 1)
     waiting = asyncio.create_task(subscription.receive())
+    await asyncio.to_thread(dedicated_rabbit.settle)
 
     await asyncio.to_thread(dedicated_rabbit.kill)
 

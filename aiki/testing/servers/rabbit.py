@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -189,8 +190,10 @@ class RabbitNode(ServerNode):
         caller = shutil.which("erl_call", path=f"{SYSTEM_PATH}:/usr/lib/erlang/bin")
         if caller is None:
             return self.ctl("eval", f"{expression}.").strip()
+        # The random names that it chooses by itself (`-r`) are alike in all that start at the same moment.
+        name = f"call-{uuid.uuid4().hex[:12]}"
         done = subprocess.run(
-            [caller, "-r", "-sname", self.node_name, "-c", COOKIE, "-e"],
+            [caller, "-h", name, "-sname", self.node_name, "-c", COOKIE, "-e"],
             input=f"{expression}.\n",
             env=dict(self.environment()),
             capture_output=True,
