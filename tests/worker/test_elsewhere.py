@@ -12,6 +12,7 @@ from aiki.engine.events import (
     SignalSent,
     TaskScheduled,
 )
+from aiki.engine.journal import InboxItem, InboxKind
 from aiki.engine.payload import Payload
 from aiki.engine.retry import fixed
 from aiki.engine.status import RunStatus
