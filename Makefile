@@ -1,6 +1,6 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check static format up down topology clean
+.PHONY: help setup demo test check static format bench up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.
@@ -38,6 +38,9 @@ static: .venv/.ready
 format: .venv/.ready  ## Format the code and mend what the linter can
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+bench: setup  ## Measure how fast it is, on servers of its own (ROWS="throughput latency" for some)
+	.venv/bin/python -m bench $(ROWS)
 
 up: setup  ## Start a RabbitMQ and a MongoDB to develop with
 	@.venv/bin/python -m aiki.testing.servers up

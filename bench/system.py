@@ -1,0 +1,131 @@
+"""The system under test: private servers, and orchestrators and workers as the command line starts them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from aiki.testing.servers import MongoNode, RabbitNode
+from bench.marks import Marks
+
+__all__ = ["Service", "System", "a_system"]
+
+PATIENCE = 60.0
+
+
+class Service:
+    """A process of the command line."""
+
+    def __init__(self, arguments: list[str], *, environment: Mapping[str, str], log: Path, ready: str) -> None:
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "aiki", *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self.pid = self._process.pid
+        self._ready = ready
+
+    def wait_until_ready(self) -> None:
+        """Wait until it says that it is at work."""
+        end = time.monotonic() + PATIENCE
+        while self._ready not in (said := self._log.read_text(errors="replace")):
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"a service did not start:\n{said[-3000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> float:
+        """End it with SIGKILL; tells when, in seconds since 1970."""
+        at = time.time()
+        self._process.kill()
+        self._process.wait(PATIENCE)
+        return at
+
+    def stop(self) -> None:
+        """Ask it to end, and see to it that it does."""
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+class System:
+    """Servers, and whatever was started on them."""
+
+    def __init__(self, rabbit: RabbitNode, mongo: MongoNode, folder: Path) -> None:
+        self.rabbit = rabbit
+        self.mongo = mongo
+        self.folder = folder
+        self.marks = Marks(folder / "marks")
+        self.services: dict[str, Service] = {}
+        self._started = 0
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIKI_")},
+            "AIKI_AMQP_URL": rabbit.url,
+            "AIKI_MONGODB_URL": mongo.url,
+            "AIKI_APP": "bench.workflows",
+            "AIKI_LOG_FORMAT": "json",
+            "BENCH_MARKS": str(self.marks.file),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def orchestrator(self, name: str = "orchestrator") -> Service:
+        """Start an orchestrator; the caller waits until it is ready."""
+        return self._start(name, ["orchestrator"], "orchestrator.started")
+
+    def worker(self, name: str = "worker") -> Service:
+        """Start a worker for all workflows; the caller waits until it is ready."""
+        return self._start(name, ["worker"], "worker.started")
+
+    def _start(self, name: str, arguments: list[str], ready: str) -> Service:
+        self._started += 1
+        log = self.folder / f"{name}-{self._started}.log"
+        service = Service(arguments, environment=self._environment, log=log, ready=ready)
+        self.services[name] = service
+        return service
+
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """The processes that work on a run, by what they are; the client is this one."""
+        servers = {"rabbitmq": self.rabbit.pid, "mongodb": self.mongo.pid, "client": os.getpid()}
+        return {**{name: service.pid for name, service in self.services.items()}, **servers}
+
+    def cpu(self) -> Mapping[str, float]:
+        """Tell the CPU seconds that each process has taken so far, as the operating system counts them."""
+        return {name: sum(psutil.Process(pid).cpu_times()[:2]) for name, pid in self.pids.items()}
+
+    def memory(self) -> float:
+        """Tell the resident MiB of our own services together."""
+        return sum(psutil.Process(s.pid).memory_info().rss for s in self.services.values()) / 2**20
+
+    def operations(self) -> Mapping[str, int]:
+        """Tell how many operations MongoDB has counted so far, by kind (documents, for inserts and updates)."""
+        with self.mongo.client() as client:
+            counters = client.admin.command("serverStatus")["opcounters"]
+        return {kind: int(counters[kind]) for kind in ("insert", "update", "query")}
+
+    def close(self) -> None:
+        """End every service."""
+        for service in self.services.values():
+            service.stop()
+        self.services.clear()
+
+
+@contextmanager
+def a_system(folder: Path) -> Iterator[System]:
+    """Start servers in *folder*; they and all services are gone at the end."""
+    with RabbitNode(folder / "rabbit") as rabbit, MongoNode(folder / "mongo") as mongo:
+        system = System(rabbit, mongo, folder)
+        try:
+            yield system
+        finally:
+            system.close()
