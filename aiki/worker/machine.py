@@ -440,6 +440,7 @@ class Machine:
     def _say_last(self, *events: Event) -> None:
         self._is_ending = True
         self._replay.discard()
+        self._workbench.cut_off()
         self._publish(events, lambda: self._conclude(None))
 
 

@@ -146,6 +146,29 @@ class TestCancelling:
 
 class TestGivingARunBack:
     @virtual
+    async def test_tasks_that_nobody_waits_for_stop_when_the_run_ends(self) -> None:
+        @task
+        async def endless() -> None:
+            try:
+                await asyncio.sleep(1e6)
+            finally:
+                SEEN.append(asyncio.get_running_loop().time())
+
+        @workflow
+        async def flow(run: Run) -> str:
+            background = asyncio.create_task(endless.run(run))
+            await run.sleep(10)
+            return "done" if not background.done() else ""
+
+        world = World(flow)
+        world.confirms_after = 2.0
+        await world.run(flow)
+
+        assert world.result() == "done"
+        (stopped_at,) = SEEN
+        assert stopped_at == pytest.approx(12, abs=0.1)
+
+    @virtual
     async def test_a_paused_run_finishes_what_is_under_way_and_starts_nothing_new(self) -> None:
         @workflow
         async def flow(run: Run) -> list[str]:
