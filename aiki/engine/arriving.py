@@ -11,24 +11,13 @@ from aiki.engine.commands import Command, DeadLetter, NotifyWorker, ParkDeadLett
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.dispatching import dispatched
 from aiki.engine.events import ChildFinished, SignalSent, TaskFinished
-from aiki.engine.holding import wakes
 from aiki.engine.ids import letter_id_of
+from aiki.engine.inbox import has_room_for, wakes
 from aiki.engine.journal import InboxItem, InboxKind
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 
-__all__ = [
-    "INBOX_BYTES_MAX",
-    "INBOX_ITEMS_MAX",
-    "on_child_finished",
-    "on_signal_sent",
-    "on_signal_sent_again",
-    "on_task_finished",
-]
-
-# A run is one document of at most 16 MiB; half of it may wait in the inbox.
-INBOX_ITEMS_MAX = 10_000
-INBOX_BYTES_MAX = 8 * 1024 * 1024
+__all__ = ["on_child_finished", "on_signal_sent", "on_signal_sent_again", "on_task_finished"]
 
 
 def on_signal_sent(run: RunState, event: SignalSent, moment: Moment) -> Decision:
@@ -43,7 +32,7 @@ def on_signal_sent(run: RunState, event: SignalSent, moment: Moment) -> Decision
         epoch=run.pair.epoch,
         payload=event.payload,
     )
-    if not _has_room_for(run, item):
+    if not has_room_for(run, item):
         return Decision(run, commands=(_overflow(run, event, moment),))
     return _arrived(replace(run, seen=(*run.seen, event.id)), item, event.id, moment)
 
@@ -51,11 +40,6 @@ def on_signal_sent(run: RunState, event: SignalSent, moment: Moment) -> Decision
 def on_signal_sent_again(run: RunState, event: SignalSent) -> Decision:
     """Tell the holder once more of a signal that was counted: the word may have been lost (rule 8)."""
     return Decision(run, commands=_word_of(run, event.id))
-
-
-def _has_room_for(run: RunState, item: InboxItem) -> bool:
-    held = sum(len(other.payload or "") for other in run.inbox) + len(item.payload or "")
-    return len(run.inbox) < INBOX_ITEMS_MAX and held <= INBOX_BYTES_MAX
 
 
 def _overflow(run: RunState, event: SignalSent, moment: Moment) -> ParkDeadLetter:

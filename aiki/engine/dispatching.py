@@ -13,6 +13,7 @@ from aiki.engine.commands import Command, ExecuteRun, NotifyWorker, SendEvent, W
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.ending import buried, outcome
 from aiki.engine.events import DispatchDoubted, RunOrphaned, WorkerEvent
+from aiki.engine.inbox import carried
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import Pair, RunState
 from aiki.engine.status import RunStatus
@@ -74,7 +75,7 @@ def execute_run(run: RunState, *, now: datetime, recovering: bool) -> ExecuteRun
         started_at=run.started_at if has_past(run) else None,
         base_seq=run.base_seq,
         waits=run.waits,
-        inbox=run.inbox,
+        inbox=carried(run.inbox, run.waits),
         cancel_requested=run.cancel_requested,
         woken=run.woken,
         forgiven=run.forgiven,

@@ -28,7 +28,8 @@ from aiki.engine.events import (
     TimerFired,
     WorkerEvent,
 )
-from aiki.engine.journal import EntryKind, InboxItem, InboxKind, JournalEntry, Wait, WaitKind
+from aiki.engine.inbox import carried, wakes
+from aiki.engine.journal import EntryKind, JournalEntry, Wait, WaitKind
 from aiki.engine.retry import RETRY_GRID_MS
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
@@ -42,7 +43,6 @@ __all__ = [
     "on_run_started",
     "on_run_suspended",
     "on_task_scheduled",
-    "wakes",
 ]
 
 # A retry that is due this much earlier or later than its queue would bring it back waits in the heap instead.
@@ -55,8 +55,6 @@ _STATUS_OF_WAIT = {
     WaitKind.RETRY: RunStatus.AWAITING_RETRY,
     WaitKind.TIMER: RunStatus.SLEEPING,
 }
-
-_WAIT_OF_ITEM = {InboxKind.TASK: WaitKind.TASK, InboxKind.CHILD: WaitKind.CHILD, InboxKind.SIGNAL: WaitKind.SIGNAL}
 
 _STARTS_ELSEWHERE = frozenset({EntryKind.TASK_SCHEDULED, EntryKind.CHILD_STARTED})
 
@@ -99,7 +97,7 @@ def _missed_while_queued(run: RunState) -> tuple[Command, ...]:
         )
     if run.pause_requested:
         notices.append(NotifyWorker(worker=holder, run_id=run.run_id, pair=run.pair, notice=WorkerNotice.PAUSE))
-    arrived = tuple(item for item in run.inbox if item.epoch == run.pair.epoch)
+    arrived = carried((item for item in run.inbox if item.epoch == run.pair.epoch), run.waits)
     if arrived:
         notices.append(
             NotifyWorker(worker=holder, run_id=run.run_id, pair=run.pair, notice=WorkerNotice.ARRIVED, items=arrived)
@@ -242,12 +240,6 @@ def on_run_suspended(run: RunState, event: RunSuspended, moment: Moment) -> Deci
 def _has_reason_to_go_on(run: RunState, moment: Moment) -> bool:
     due = run.wake_at is not None and run.wake_at <= moment.now
     return due or run.cancel_requested is not None or any(wakes(run.waits, item) for item in run.inbox)
-
-
-def wakes(waits: tuple[Wait, ...], item: InboxItem) -> bool:
-    """Tell whether *item* is what one of *waits* waits for."""
-    kind = _WAIT_OF_ITEM[item.kind]
-    return any(wait.kind is kind and wait.name == item.name for wait in waits)
 
 
 def _status_of(waits: tuple[Wait, ...]) -> RunStatus:

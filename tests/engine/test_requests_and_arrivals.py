@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from aiki.engine.arriving import INBOX_ITEMS_MAX
 from aiki.engine.commands import (
     AnnounceAcceptance,
     AnnounceOutcome,
@@ -30,6 +29,7 @@ from aiki.engine.events import (
     TimerFired,
     WakeRequested,
 )
+from aiki.engine.inbox import INBOX_ITEMS_MAX
 from aiki.engine.journal import EntryKind, InboxItem, InboxKind, Wait, WaitKind
 from aiki.engine.payload import dump_payload
 from aiki.engine.state import Parent, RunState

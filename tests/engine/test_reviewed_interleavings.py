@@ -530,6 +530,66 @@ def test_a_wake_up_survives_a_worker_that_stops_before_it_came_to_it() -> None:
     assert of(ExecuteRun, decision)[0].woken
 
 
+# -- What arrives has to fit into a message ----------------------------------------------------------------------------
+
+
+def test_a_run_takes_the_ends_of_many_children_in_several_orders_that_can_be_sent() -> None:
+    large = dump_payload("x" * 600_000)
+    names = [f"child-{number}" for number in range(12)]
+    run = running()
+    begun = [
+        entry(run, seq=seq, kind=EntryKind.CHILD_STARTED, source=name, payload=None)
+        for seq, name in enumerate(names, start=1)
+    ]
+    run = after(run, appended(run, *begun))
+    for name in names:
+        run = after(run, replace(child_finished(run), id=name, child_id=name, payload=large))
+
+    dispatches = 0
+    while names:
+        waits = tuple(Wait(kind=WaitKind.CHILD, operation=f"child:{name}#1", name=name) for name in names)
+        decision = decide(run, suspended(run, waits=waits), a_moment())
+        [order] = of(ExecuteRun, decision)
+        assert 0 < sum(len(item.payload or "") for item in order.inbox) < 2_000_000
+        assert decision.run is not None
+        run = after(decision.run, started(decision.run))
+        for item in order.inbox:
+            run = after(run, appended(run, entry(run, kind=EntryKind.CHILD_COMPLETED, source=item.id)))
+            names.remove(item.id)
+        dispatches += 1
+        assert dispatches <= 12
+    assert (run.inbox, run.pending) == ((), ())
+
+
+def test_what_a_run_waits_for_comes_before_what_nobody_asked_for_yet() -> None:
+    large = dump_payload("x" * 600_000)
+    run = running()
+    begun = [
+        entry(run, seq=seq, kind=EntryKind.CHILD_STARTED, source=f"child-{seq}", payload=None) for seq in (1, 2, 3)
+    ]
+    run = after(run, appended(run, *begun))
+    for number in (1, 2, 3):
+        name = f"child-{number}"
+        run = after(run, replace(child_finished(run), id=name, child_id=name, payload=large))
+    waits = (Wait(kind=WaitKind.CHILD, operation="child:x#1", name="child-3"),)
+
+    [order] = of(ExecuteRun, decide(run, suspended(run, waits=waits), a_moment()))
+
+    assert order.inbox[0].id == "child-3"
+
+
+def test_the_room_for_signals_is_counted_in_bytes() -> None:
+    run = running()
+    wide = dump_payload("\N{SNOWMAN}" * 300_000)
+    for number in (1, 2):
+        run = after(run, client(SignalSent, run, number, name="go", payload=wide))
+
+    decision = decide(run, client(SignalSent, run, 3, name="go", payload=wide), a_moment())
+
+    assert decision.run == run
+    assert len(of(ParkDeadLetter, decision)) == 1
+
+
 # -- Rule 16: an earlier life ------------------------------------------------------------------------------------------
 
 
