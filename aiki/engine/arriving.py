@@ -5,8 +5,7 @@ no journal entry names its id (rule 17). Ends are matched by the id that was
 recorded when they were started, and never by an epoch (rule 18).
 """
 
-from dataclasses import replace
-
+from aiki.engine.changing import replace
 from aiki.engine.commands import Command, DeadLetter, NotifyWorker, ParkDeadLetter, WorkerNotice
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.dispatching import dispatched

@@ -7,10 +7,10 @@ and the same events always lead to the same state.
 An event may come any number of times, late, and from workers that no longer count.
 """
 
-from dataclasses import replace
 from typing import assert_never, get_args
 
 from aiki.engine.arriving import on_child_finished, on_signal_sent, on_signal_sent_again, on_task_finished
+from aiki.engine.changing import replace
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.dispatching import doubt, fence, on_dispatch_doubted, on_run_orphaned
 from aiki.engine.events import (

@@ -6,9 +6,9 @@ backlog, and only the marker does, if nothing was heard of the dispatch meanwhil
 Rule 4: only dispatches that were started and journaled nothing count against a run.
 """
 
-from dataclasses import replace
 from datetime import datetime
 
+from aiki.engine.changing import replace
 from aiki.engine.commands import Command, ExecuteRun, NotifyWorker, SendEvent, WorkerNotice
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.ending import buried, outcome

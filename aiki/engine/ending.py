@@ -4,9 +4,9 @@ Rule 8: whatever a final run implies is sent again whenever the event that ended
 it is seen again, so a crash between the write and the sending loses nothing.
 """
 
-from dataclasses import replace
 from datetime import timedelta
 
+from aiki.engine.changing import replace
 from aiki.engine.commands import AnnounceOutcome, Command, DeadLetter, ParkDeadLetter, SendEvent
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.events import ChildFinished

@@ -4,8 +4,7 @@ All of it counts only under the current pair, from the worker that is bound to
 it, and without a gap (rules 1, 3, 7); all of it may be said twice.
 """
 
-from dataclasses import replace
-
+from aiki.engine.changing import replace
 from aiki.engine.commands import (
     AnnounceProgress,
     ArmTimer,

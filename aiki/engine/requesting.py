@@ -4,8 +4,7 @@ Rule 17: a client's event carries an id that the run remembers for life, so what
 is sent again after an uncertain publish counts once.
 """
 
-from dataclasses import replace
-
+from aiki.engine.changing import replace
 from aiki.engine.commands import (
     AnnounceAcceptance,
     ArmTimer,

@@ -7,9 +7,9 @@ outbox, and there is no other.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from aiki.codec.messages import dead_letter_of, encode_events
+from aiki.engine.changing import replace
 from aiki.engine.commands import Command, ParkDeadLetter, SendEvent
 from aiki.engine.events import Event
 from aiki.engine.ids import partition_of

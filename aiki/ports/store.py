@@ -1,16 +1,20 @@
 """The store: where runs rest between events. Only orchestrators know it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal, Protocol
 
+from aiki.engine.changing import replace
 from aiki.engine.commands import DeadLetter
 from aiki.engine.journal import JournalEntry
 from aiki.engine.queries import DeadLetterPage, RunFilter, RunPage, StoredDeadLetter
 from aiki.engine.state import RunState
 
 __all__ = ["Presence", "RunChange", "Store"]
+
+_written = attrgetter(*[field.name for field in fields(RunState) if field.name != "last_seq"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class RunChange:
         """Make the change from *before* to *after*, with the revision that it has to have."""
         if before is None:
             return cls(None, replace(after, revision=1), journal)
-        if replace(after, last_seq=before.last_seq) == before:
+        if after is before or _written(after) == _written(before):
             return cls(before, after, journal)
         return cls(before, replace(after, revision=before.revision + 1), journal)
 
