@@ -199,7 +199,7 @@ class TestAttempts:
         assert world.result() == ["done", "aiki.errors.TaskHeartbeatTimeoutError"]
 
     @virtual
-    async def test_a_task_that_the_workflow_cancels_is_cancelled_and_leaves_no_entry(self) -> None:
+    async def test_rule_14_a_task_that_the_workflow_cancels_is_cancelled_and_leaves_no_entry(self) -> None:
         """Rule 14: the outcome of a cancelled operation gets no entry."""
 
         @task

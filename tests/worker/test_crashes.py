@@ -204,7 +204,9 @@ def test_no_crash_changes_what_any_program_gives(program: list[Any], crashes: di
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(program=PROGRAMS, crash=st.integers(min_value=2, max_value=30), arrives=st.booleans())
-def test_up_to_a_crash_the_journal_is_that_of_a_run_without_one(program: list[Any], crash: int, arrives: bool) -> None:
+def test_rule_12_up_to_a_crash_the_journal_is_that_of_a_run_without_one(
+    program: list[Any], crash: int, arrives: bool
+) -> None:
     program = load_payload(dump_payload(program))
     calm = in_virtual_time(carried_out(interpreted, program, crashes={}))
     stormy = in_virtual_time(carried_out(interpreted, program, crashes={crash: arrives}))

@@ -364,7 +364,7 @@ class TestWaiting:
 
 class TestRule12And13:
     @virtual
-    async def test_nothing_starts_before_what_led_to_it_is_confirmed(self) -> None:
+    async def test_rule_13_nothing_starts_before_what_led_to_it_is_confirmed(self) -> None:
         @workflow
         async def flow(run: Run) -> str:
             await echo.run(run, "first")
@@ -381,7 +381,7 @@ class TestRule12And13:
         assert SEEN == ["first", "second"]
 
     @virtual
-    async def test_logical_time_never_passes_the_stamp_of_what_is_not_confirmed(self) -> None:
+    async def test_rule_12_logical_time_never_passes_the_stamp_of_what_is_not_confirmed(self) -> None:
         times: list[Any] = []
 
         @workflow

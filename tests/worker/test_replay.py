@@ -100,7 +100,7 @@ class TestRule1:
 
         assert result_of(replayed(flow, recording)) == ["first", "second", "third"]
 
-    def test_the_number_is_given_when_it_is_asked_for_and_kept_by_cancelled_ones(self) -> None:
+    def test_rule_14_the_number_is_given_when_it_is_asked_for_and_kept_by_cancelled_ones(self) -> None:
         """Rule 14: ``n`` is fixed when an operation is asked for."""
 
         @workflow
