@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,10 @@ from tests.scenarios import app
 from tests.scenarios.cluster import Cluster, eventually
 
 PATIENCE = 120.0
+
+
+def _has_done(cluster: Cluster, tasks: int) -> bool:
+    return len(cluster.world.effects("add")) >= tasks
 
 
 async def test_every_run_completes_once_though_the_orchestrator_is_killed_ten_times(cluster: Cluster) -> None:
@@ -25,9 +30,7 @@ async def test_every_run_completes_once_though_the_orchestrator_is_killed_ten_ti
         for _ in range(kills):
             seen = len(cluster.world.effects("add"))
             goal = min(seen + chance.randint(1, 100), 3 * runs)
-            await asyncio.to_thread(
-                eventually, lambda goal=goal: len(cluster.world.effects("add")) >= goal, f"{goal} tasks"
-            )
+            await asyncio.to_thread(eventually, partial(_has_done, cluster, goal), f"{goal} tasks")
             await asyncio.to_thread(orchestrator.kill)
             orchestrator = await asyncio.to_thread(cluster.orchestrator)
         results = await asyncio.gather(*(handle.wait_for_completion(timeout=PATIENCE) for handle in handles))

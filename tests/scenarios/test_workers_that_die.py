@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from functools import partial
 
 from aiki import Client
 from aiki.engine.journal import EntryKind
 from aiki.engine.status import RunStatus
 from tests.scenarios import app
-from tests.scenarios.cluster import Cluster, eventually
+from tests.scenarios.cluster import Cluster, Process, eventually
 
 PATIENCE = 60.0
 
@@ -96,7 +97,7 @@ async def test_a_run_that_kills_its_workers_is_parked_and_goes_on_after_the_fix(
             worker = cluster.worker("killer", "nap")
             await asyncio.to_thread(
                 eventually,
-                lambda worker=worker: not worker.is_alive or _has_ended(cluster, culprit.id),
+                partial(_is_decided, cluster, worker, culprit.id),
                 "the worker to be killed, or the run to be parked",
             )
             deaths += not worker.is_alive
@@ -132,6 +133,8 @@ def _id_of(letter: dict[str, object]) -> str:
     return str(inner["id"])
 
 
-def _has_ended(cluster: Cluster, run_id: str) -> bool:
+def _is_decided(cluster: Cluster, worker: Process, run_id: str) -> bool:
+    if not worker.is_alive:
+        return True
     shown = cluster.run("runs", "show", run_id, "--json")
     return shown.returncode == 0 and '"dead_lettered"' in shown.stdout
