@@ -80,8 +80,9 @@ class Machine:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._publishing: asyncio.Future[None] | None = None
-        # An earlier holder was lost, perhaps to this run: nothing starts before it is known who has it now (rule 4).
-        self._may_start = not (command.recovered or command.alone)
+        # An earlier holder was lost, perhaps to this run. Even its plain code may end the process at once: none of it
+        # runs before it is known who has it now, or losing this worker would not count (rule 4).
+        self._may_begin = not (command.recovered or command.alone)
         self._is_scheduled = False
         self._is_checked = False
         self._is_handing_back = False
@@ -160,7 +161,7 @@ class Machine:
 
     def _move(self) -> None:
         self._is_scheduled = False
-        if self._is_ending:
+        if self._is_ending or not self._may_begin:
             return
         replay = self._replay
         try:
@@ -224,7 +225,7 @@ class Machine:
             return
         self._cancellations.add(source)
         self._cancellations_asked += 1
-        label = f"cancel#{self._cancellations_asked}"
+        label = _cancellation(self._cancellations_asked)
         self._recorder.learn(Fact(kind=EntryKind.CANCEL_REQUESTED, at=self._now(), label=label, source=source))
 
     def _learn_what_is_due(self, *, woken: bool = False) -> None:
@@ -282,7 +283,7 @@ class Machine:
         if error is not None:
             self._conclude(error)
             return
-        self._may_start = True
+        self._may_begin = True
         self._push()
 
     def _on_confirmed(self, batch: Batch) -> None:
@@ -328,7 +329,7 @@ class Machine:
     # -- starting --------------------------------------------------------------------------------
 
     def _start_what_is_new(self) -> None:
-        if self._is_handing_back or not self._may_start:
+        if self._is_handing_back:
             return
         new, self._replay.new = self._replay.new, []
         due, self._due = self._due, []
@@ -396,7 +397,7 @@ class Machine:
         elif is_busy or left <= self._host.max_in_place_wait:
             if nearest is not None:
                 self._bell.set(nearest, left)
-        elif self._may_start:
+        else:
             self._suspend(ready=False)
 
     def _suspend(self, *, ready: bool) -> None:
@@ -427,7 +428,8 @@ class Machine:
             return self._voice.says(RunCompleted, now, last_seq=last_seq, result=end.result)
         operations = failed_operations(end.error)
         if end.cancelled:
-            operations = (*operations, f"cancel#{self._history.cancellations}")
+            # All of them: one that a retry of the run does not forgive would end it again at once.
+            operations = (*operations, *map(_cancellation, range(1, self._history.cancellations + 1)))
         return self._voice.says(
             RunFailed,
             now,
@@ -442,6 +444,10 @@ class Machine:
         self._replay.discard()
         self._workbench.cut_off()
         self._publish(events, lambda: self._conclude(None))
+
+
+def _cancellation(number: int) -> str:
+    return f"cancel#{number}"
 
 
 def _stuck() -> WorkflowStuckError:

@@ -12,6 +12,7 @@ from aiki.engine.events import (
     PauseRequested,
     ResumeRequested,
     RetryRequested,
+    RunFailed,
     RunSuspended,
 )
 from aiki.engine.retry import fixed
@@ -119,6 +120,31 @@ class TestCancelling:
 
         assert world.result() == ["first", "last"]
         assert SEEN == ["first", "clean up", "last"]
+
+    @virtual
+    async def test_a_run_that_was_cancelled_twice_is_not_cancelled_again_when_it_is_retried(self) -> None:
+        @workflow
+        async def flow(run: Run) -> str:
+            try:
+                await run.sleep(1000)
+            except asyncio.CancelledError:
+                await run.sleep(1000)
+            return "slept"
+
+        world = World(flow)
+        world.start(flow)
+        for _ in range(2):
+            await world.until(lambda: world.runs["run"].status is RunStatus.SLEEPING)
+            world.say(CancelRequested)
+            asked = len(said(world, CancelRequested))
+            await world.until(lambda asked=asked: kinds(world).count("cancel_requested") == asked)
+        assert (await world.end_of()).status is RunStatus.CANCELLED
+
+        world.say(RetryRequested)
+        run = await world.end_of()
+
+        assert run.status is RunStatus.COMPLETED
+        assert said(world, RunFailed)[0].operations == ("cancel#1", "cancel#2")
 
     @virtual
     async def test_a_failed_run_that_is_retried_repeats_what_failed(self) -> None:

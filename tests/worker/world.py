@@ -12,7 +12,16 @@ from functools import wraps
 from itertools import count
 from typing import Any, ParamSpec, TypeVar
 
-from aiki.engine.commands import ArmTimer, Command, ExecuteRun, ExecuteTask, NotifyWorker, ParkDeadLetter, SendEvent
+from aiki.engine.commands import (
+    ArmTimer,
+    Command,
+    DeadLetter,
+    ExecuteRun,
+    ExecuteTask,
+    NotifyWorker,
+    ParkDeadLetter,
+    SendEvent,
+)
 from aiki.engine.decide import Moment, decide
 from aiki.engine.events import Event, RunOrphaned, RunRequested
 from aiki.engine.holding import wake_up
@@ -119,6 +128,8 @@ class World:
         self.publishes = 0
         self.max_in_place_wait = max_in_place_wait
         self.grace = 10.0
+        self.letters: list[DeadLetter] = []
+        self.arrives_after = 0.0
         self.confirms_after = 0.0
         self.is_paused_before_dispatch = False
         self.held_back: list[ExecuteRun] = []
@@ -223,8 +234,8 @@ class World:
                     held[2].notify(command)
             case ExecuteTask():
                 self._spawn(self._execute_task(command))
-            case ParkDeadLetter():
-                raise AssertionError(command.letter)
+            case ParkDeadLetter(letter=letter):
+                self.letters.append(letter)
             case _:
                 pass
 
@@ -340,16 +351,22 @@ class WorldHost(Host):
         if self.is_dead:
             confirmed.set_exception(RunAbandonedError("dead"))
             return confirmed
-        dies, arrives = self._world.publishing()
-        if arrives:
-            for event in events:
-                asyncio.get_running_loop().call_soon(self._world.apply, event)
+        loop, world = asyncio.get_running_loop(), self._world
+        dies, arrives = world.publishing()
+        for event in events if arrives else ():
+            if world.arrives_after:
+                loop.call_later(world.arrives_after, self._arrive, event)
+            else:
+                loop.call_soon(world.apply, event)
         if dies:
             self.die()
         else:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._world.confirms_after, _confirm, confirmed)
+            loop.call_later(world.arrives_after + world.confirms_after, _confirm, confirmed)
         return confirmed
+
+    def _arrive(self, event: Event) -> None:
+        if not self.is_dead:  # It was still on its way out of the process.
+            self._world.apply(event)
 
     def die(self) -> None:
         self.is_dead = True
