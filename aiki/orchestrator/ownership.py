@@ -93,13 +93,12 @@ class Ownership:
         """Say that we are there and look who else is, again and again, until cancelled."""
         while True:
             try:
-                await self.beat()
-            except StoreUnavailableError as error:
-                self._patience.note_failure(error)  # Everybody's presence ages alike; the next beat renews ours.
+                with self._patience.watching():
+                    await self.beat()
+            except StoreUnavailableError:
+                pass  # Everybody's presence ages alike; the next beat renews ours.
             except AikiError as error:
                 log.warning("presence.failed", error=error.message)
-            else:
-                self._patience.note_success()
             await self._clock.sleep(self._settings.heartbeat)
 
     async def beat(self) -> None:

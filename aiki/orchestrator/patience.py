@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from aiki.errors import StoreUnavailableError
@@ -66,6 +67,7 @@ class StorePatience:
         self._clock = clock
         self._retry_delay = retry_delay
         self._retry_delay_max = retry_delay_max
+        self._changes = 0
         self.is_store_up = True
 
     async def insist(self, operation: Callable[[], Awaitable[T]]) -> T:
@@ -73,22 +75,30 @@ class StorePatience:
         backoff = Backoff(self._retry_delay, self._retry_delay_max)
         while True:
             try:
-                answer = await operation()
-            except StoreUnavailableError as error:
-                self.note_failure(error)
+                with self.watching():
+                    return await operation()
+            except StoreUnavailableError:
                 await self._clock.sleep(backoff.delay())
-            else:
-                self.note_success()
-                return answer
 
-    def note_failure(self, error: StoreUnavailableError) -> None:
-        """Take note that the store cannot be reached."""
-        if self.is_store_up:
-            self.is_store_up = False
-            log.warning("store.unavailable", error=error.message)
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Learn from what becomes of a call whether the store can be reached.
 
-    def note_success(self) -> None:
-        """Take note that the store answers."""
-        if not self.is_store_up:
-            self.is_store_up = True
+        One that began before the last change says nothing of the time after it: an answer that was on its way
+        when the store went away does not mean that it is back.
+        """
+        began = self._changes
+        try:
+            yield
+        except StoreUnavailableError as error:
+            if self.is_store_up and self._changes == began:
+                self._note(is_up=False)
+                log.warning("store.unavailable", error=error.message)
+            raise
+        if not self.is_store_up and self._changes == began:
+            self._note(is_up=True)
             log.info("store.back")
+
+    def _note(self, *, is_up: bool) -> None:
+        self.is_store_up = is_up
+        self._changes += 1
