@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from aiki.codec.messages import dead_letter_of, encode_events
 from aiki.engine.changing import replace
 from aiki.engine.commands import Command, ParkDeadLetter, SendEvent
-from aiki.engine.events import Event
+from aiki.engine.events import Event, RunRequested
 from aiki.engine.ids import partition_of
 from aiki.engine.state import RunState
 from aiki.errors import BrokerError, StoreError, UndecodableError
@@ -147,7 +147,11 @@ class PartitionOwner:
 
     async def _decide(self, groups: Mapping[str, list[Event]], *, again: bool) -> Sequence[Folded]:
         known = {run_id: self._cache.get(run_id) for run_id in groups}
-        loaded = {run_id for run_id, run in known.items() if run is None}
+        missing = {run_id for run_id, run in known.items() if run is None}
+        # Nobody has asked for these before, as far as one can tell. Where somebody has, the write of the run is
+        # stale, and it is decided again with what is stored. So the way of a new run goes without a read.
+        presumed_new = set() if again else {run_id for run_id in missing if _asks_for_a_new_run(groups[run_id][0])}
+        loaded = missing - presumed_new
         known.update(await self._load(loaded))
         # What is in the cache was dealt with here before, and all that followed from it was sent.
         unsent = loaded if again else frozenset[str]()
@@ -242,3 +246,8 @@ class PartitionOwner:
             self._cache.put(folded.run)
             if folded.change is not None and folded.change.writes_run:
                 self._timers.follow(folded.run, armed=folded.is_armed)
+
+
+def _asks_for_a_new_run(event: Event) -> bool:
+    """Tell whether the run that *event* asks for has a name that was made for this request alone."""
+    return isinstance(event, RunRequested) and event.key is None and event.parent is None
