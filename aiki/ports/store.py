@@ -81,7 +81,8 @@ class Store(Protocol):
         """Read runs, fresh and majority-committed; those that do not exist are missing from the answer.
 
         ``last_seq`` is derived from the journal: the highest ``seq`` of an entry that counts (of this
-        incarnation, and with ``seq <= base_seq`` or of the run's current epoch); 0 without entries.
+        incarnation, and with ``seq <= base_seq`` or of the run's current epoch); 0 without entries. A commit
+        that was cut short may have left gaps above ``base_seq``: what counts ends before the first of them.
         """
         ...
 

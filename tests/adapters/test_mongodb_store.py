@@ -415,6 +415,46 @@ async def test_rule_16_an_expiry_that_is_cut_short_is_finished_by_the_next(
         assert await store.journal(run) == []
 
 
+async def test_a_commit_that_was_cut_short_leaves_no_gap_that_counts(dedicated_mongo: MongoNode) -> None:
+    async with opened(dedicated_mongo.url) as store:
+        run = await created(store, journal=2)
+        newer = await dispatched(store, run)
+        await store.commit([RunChange(run, replace(run, last_seq=4), entries(3, 4))])  # Too late to be heard.
+        change = RunChange(newer, replace(newer, last_seq=6), entries(3, 6, epoch=2))
+
+        # The free places are filled, and then the taken ones are not taken over.
+        dedicated_mongo.fail("update", error_code=OUT_OF_DISK)
+        with pytest.raises(StoreUnavailableError):
+            await store.commit([change])
+        dedicated_mongo.heal()
+
+        assert await loaded(store, run.run_id) == newer
+        assert newer.last_seq == 2
+        assert await store.journal(newer) == list(entries(1, 2))
+        assert (await store.journals([newer]))[run.run_id] == list(entries(1, 2))
+
+        assert not await store.commit([change])
+        assert await loaded(store, run.run_id) == change.after
+        assert await store.journal(newer) == [*entries(1, 2), *entries(3, 6, epoch=2)]
+
+
+@pytest.mark.parametrize("missing", [(3,), (5,), (4, 6), (3, 4, 5, 6, 7), (7, 8)])
+async def test_a_journal_ends_at_its_first_gap(mongodb_url: str, mongodb_database: str, missing: Sequence[int]) -> None:
+    async with opened(mongodb_url, mongodb_database) as store:
+        whole = await created(store, journal=8)
+        run = await appended(store, await created(store, journal=2), *entries(3, 8))
+        with pymongo.MongoClient[Any](mongodb_url) as client:
+            gone = {"run": run.run_id, "seq": {"$in": list(missing)}}
+            client[mongodb_database].journal.delete_many(gone)
+
+        there = await store.load([whole.run_id, run.run_id])
+        assert there == {whole.run_id: whole, run.run_id: replace(run, last_seq=missing[0] - 1)}
+        assert await store.journal(run) == list(entries(1, missing[0] - 1))
+
+        assert not await store.commit([RunChange(there[run.run_id], run, entries(missing[0], 8))])
+        assert await loaded(store, run.run_id) == run
+
+
 # What the server makes of it.
 
 
@@ -477,6 +517,19 @@ async def use_everything(store: MongoStore, run_ids: Sequence[str]) -> None:
     await store.dead_letters(limit=5, cursor=letters.cursor, include_done=True)
     await store.handle_dead_letter("letter-2", "discarded", at=at(1))
     await store.expire(now=at(5), limit=5)
+
+
+async def test_what_a_load_reads_does_not_grow_with_the_journals(dedicated_mongo: MongoNode) -> None:
+    async with opened(dedicated_mongo.url, "aiki") as store:
+        runs = [await created(store, journal=300) for _ in range(3)]
+        runs = [await appended(store, run, *entries(301, 304)) for run in runs]
+        with dedicated_mongo.client() as client:
+            client.aiki.command("profile", 2)
+            assert await store.load([run.run_id for run in runs]) == {run.run_id: run for run in runs}
+            client.aiki.command("profile", 0)
+            read = [document["docsExamined"] for document in client.aiki["system.profile"].find({"op": "command"})]
+
+    assert sum(read) <= 3 * (1 + 4)
 
 
 async def test_the_server_removes_who_is_gone_by_itself(dedicated_mongo: MongoNode) -> None:

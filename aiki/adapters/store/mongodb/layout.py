@@ -70,11 +70,15 @@ def run_document(run: RunState) -> Document:
     return document
 
 
-def journal_document(run: RunState, entry: JournalEntry, *, prefix: str) -> Document:
-    """Write *entry* with its place and its run; *prefix* is that of the run's ``entry_place``."""
+def journal_document(run: RunState, entry: JournalEntry, *, prefix: str, whole: int) -> Document:
+    """Write *entry* with its place and its run; *prefix* is that of the run's ``entry_place``.
+
+    Up to *whole*, nothing is missing in the journal.
+    """
     document = entry_to_document(entry)
     document["_id"] = f"{prefix}{entry.seq:0{SEQ_DIGITS}}"
     document["run"] = storable_text(run.run_id)
+    document["whole"] = whole
     return document
 
 
