@@ -29,7 +29,7 @@ test: setup  ## Run the whole suite, on real servers
 check: static  ## Check format, lint, types and layers, and run the tests that need no servers
 	.venv/bin/python -m pytest -q -m "not servers" -n $(WORKERS)
 
-static: .venv/.ready
+static: .venv/.ready  ## Check format, lint, types and layers
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -48,10 +48,8 @@ up: setup  ## Start a RabbitMQ and a MongoDB to develop with
 down: .venv/.ready  ## Stop them; their data stays in .aiki/servers
 	@.venv/bin/python -m aiki.testing.servers down
 
-topology: setup  ## Write broker_topology/definitions.json anew
-	.venv/bin/python -c 'from broker_topology.definitions import definitions_json; print(definitions_json(), end="")' \
-		> .cache/definitions.json
-	mv .cache/definitions.json broker_topology/definitions.json
+topology: .venv/.ready  ## Write broker_topology/definitions.json anew
+	.venv/bin/aiki topology export --partitions 8 --output broker_topology/definitions.json
 
 clean:  ## Remove .venv, caches, and the servers with their data
 	@if [ -x .venv/bin/python ]; then .venv/bin/python -m aiki.testing.servers down; fi

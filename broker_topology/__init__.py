@@ -17,6 +17,7 @@ from broker_topology.layout import (
     partition_key,
     partition_queue,
     retry_queue,
+    retry_queues,
     topology,
     watch_key,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "policies",
     "retry_name",
     "retry_queue",
+    "retry_queues",
     "topology",
     "watch_key",
 ]

@@ -16,7 +16,7 @@ from broker_topology.names import (
     check_command_queue,
     check_word,
 )
-from broker_topology.retries import retry_name
+from broker_topology.retries import RETRY_GRID_MS, retry_name
 
 __all__ = [
     "DELIVERY_LIMIT",
@@ -29,6 +29,7 @@ __all__ = [
     "partition_key",
     "partition_queue",
     "retry_queue",
+    "retry_queues",
     "topology",
     "watch_key",
 ]
@@ -131,6 +132,11 @@ def retry_queue(delay_ms: int) -> Topology:
         queues=(Queue(name, {**_QUORUM, "x-message-ttl": delay_ms, **_dead_lettering_to(EVENTS)}),),
         bindings=(Binding(name, name),),
     )
+
+
+def retry_queues() -> Topology:
+    """Lay out the whole grid, for those who want nothing to be declared when it is first needed."""
+    return sum((retry_queue(delay_ms) for delay_ms in RETRY_GRID_MS), Topology())
 
 
 def client_address(client: str) -> str:

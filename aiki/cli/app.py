@@ -70,6 +70,11 @@ class App:
         """Tell whether there is a workflow of that name."""
         return any(workflow.name == name for workflow in self.workflows)
 
+    def queues(self) -> tuple[str, ...]:
+        """Tell the queues of its workflows, and those of tasks that are sent to other workers."""
+        of_tasks = (task.options.queue for task in self.tasks if task.options.queue is not None)
+        return tuple(dict.fromkeys([*(workflow.queue for workflow in self.workflows), *of_tasks]))
+
     def names(self) -> str:
         """List what there is, for a message."""
         workflows = listed([workflow.queue for workflow in self.workflows])

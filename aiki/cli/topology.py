@@ -1,43 +1,63 @@
 """`aiki topology apply|check|export`: what has to be in RabbitMQ."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from aiki.bootstrap import amqp_url
+from aiki.cli.app import load_app
 from aiki.cli.output import as_json, print_json, remark
 from aiki.cli.session import settings_of, url_option
-from broker_topology import definitions_json, topology
+from aiki.config import Settings
+from broker_topology import Topology, command_queue, definitions_json, retry_queues, topology
 
 __all__ = ["apply", "check", "export"]
 
 _partitions = click.option("--partitions", type=click.IntRange(1, 256), help="Otherwise AIKI_PARTITIONS.")
+_app = click.option(
+    "--app",
+    "apps",
+    multiple=True,
+    metavar="MODULE[:NAME]",
+    help="With the queues of these workflows and tasks; repeatable. Otherwise AIKI_APP.",
+)
+_retries = click.option("--retries", is_flag=True, help="With the queues of all retry delays.")
 
 
 @click.command()
 @_partitions
+@_app
+@_retries
 @url_option
-def apply(partitions: int | None, url: str | None) -> None:
-    """Declare what is missing. What is there already, and right, stays as it is."""
+def apply(partitions: int | None, apps: Sequence[str], retries: bool, url: str | None) -> None:
+    """Declare what is missing. What is there already, and right, stays as it is.
+
+    Queues of workflows, tasks and retry delays are otherwise declared when they are first needed.
+    """
     from aiki.adapters.broker.rabbitmq import apply_topology
 
     settings = settings_of(amqp_url=url, partitions=partitions)
-    asyncio.run(apply_topology(amqp_url(settings), partitions=settings.partitions))
-    layout = topology(settings.partitions)
+    more = _more(settings, apps, retries=retries)
+    asyncio.run(apply_topology(amqp_url(settings), partitions=settings.partitions, more=more))
+    layout = topology(settings.partitions) + more
     remark(f"there are {len(layout.exchanges)} exchanges and {len(layout.queues)} queues as they should be")
 
 
 @click.command()
 @_partitions
+@_app
+@_retries
 @as_json
 @url_option
-def check(partitions: int | None, as_json: bool, url: str | None) -> None:
+def check(partitions: int | None, apps: Sequence[str], retries: bool, as_json: bool, url: str | None) -> None:
     """Compare the broker with what should be there. Fails if something differs."""
     from aiki.adapters.broker.rabbitmq import check_topology
 
     settings = settings_of(amqp_url=url, partitions=partitions)
-    differences = asyncio.run(check_topology(amqp_url(settings), partitions=settings.partitions))
+    more = _more(settings, apps, retries=retries)
+    differences = asyncio.run(check_topology(amqp_url(settings), partitions=settings.partitions, more=more))
     if as_json:
         print_json({"differences": differences})
     else:
@@ -60,8 +80,18 @@ def export(partitions: int | None, vhost: str, version: str, output: Path | None
     if output is None:
         click.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise click.FileError(str(output), hint=error.strerror) from error
         remark(f"wrote {output}")
+
+
+def _more(settings: Settings, apps: Sequence[str], *, retries: bool) -> Topology:
+    """Lay out what is not there from the start: the queues of the app, if there is one, and of retry delays."""
+    queues = load_app(apps, settings).queues() if apps or settings.app else ()
+    layout = sum((command_queue(queue) for queue in queues), Topology())
+    return layout + retry_queues() if retries else layout
 
 
 def _version(text: str) -> tuple[int, int]:

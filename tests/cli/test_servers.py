@@ -13,8 +13,20 @@ from typing import Any
 import aio_pika
 import pytest
 
-from broker_topology import command_queue, topology
+from broker_topology import RETRY_GRID_MS, command_queue, topology
 from tests.cli.processes import CommandLine, Service, eventually
+
+ELSEWHERE = """
+from aiki import Run, task, workflow
+
+@task(queue="gpu")
+def wrap(item: str) -> str:
+    return item
+
+@workflow(version="1.0.0")
+async def packing(run: Run, item: str) -> str:
+    return await wrap.run(run, item)
+"""
 
 
 @pytest.fixture
@@ -107,11 +119,27 @@ def test_the_first_ctrl_c_hands_runs_back_to_other_workers(servers: CommandLine)
 def test_the_topology_is_checked_applied_and_then_in_order(servers: CommandLine) -> None:
     missing = servers.run("topology", "check", "--json")
     assert missing.returncode == 1
-    assert any("aiki.events.1" in difference for difference in json.loads(missing.stdout)["differences"])
+    differences = json.loads(missing.stdout)["differences"]
+    assert "queue aiki.events.1 is missing" in differences
+    assert "queue order@1.0.0 is missing" in differences
 
     servers.does("topology", "apply")
 
     assert servers.tells("topology", "check") == {"differences": []}
+
+
+def test_the_queues_of_another_app_and_of_all_retries_are_declared_ahead(servers: CommandLine) -> None:
+    (servers.folder / "elsewhere.py").write_text(ELSEWHERE, encoding="utf-8")
+    servers.does("topology", "apply")
+
+    missing = servers.run("topology", "check", "--retries", "--app", "elsewhere", "--json")
+
+    found = json.loads(missing.stdout)["differences"]
+    assert "queue packing@1.0.0 is missing" in found
+    assert "queue gpu is missing" in found
+    assert sum(line.startswith("queue aiki.retry.") for line in found) == len(RETRY_GRID_MS)
+    servers.does("topology", "apply", "--retries", "--app", "elsewhere")
+    assert servers.tells("topology", "check", "--retries", "--app", "elsewhere") == {"differences": []}
 
 
 def test_the_exported_definitions_are_those_of_the_settings(servers: CommandLine) -> None:
@@ -121,6 +149,13 @@ def test_the_exported_definitions_are_those_of_the_settings(servers: CommandLine
     assert {queue["name"] for queue in definitions["queues"]} >= {"aiki.events.0", "aiki.events.1"}
     assert "aiki.events.2" not in {queue["name"] for queue in definitions["queues"]}
     assert {vhost["name"] for vhost in definitions["vhosts"]} == {"shop"}
+
+
+def test_definitions_that_cannot_be_written_are_refused_with_the_reason(servers: CommandLine) -> None:
+    refused = servers.refuses("topology", "export", "--output", "nowhere/definitions.json")
+
+    assert "nowhere/definitions.json" in refused
+    assert "No such file or directory" in refused
 
 
 def test_the_doctor_finds_what_is_missing_and_then_nothing(servers: CommandLine) -> None:

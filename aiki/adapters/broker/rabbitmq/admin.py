@@ -45,14 +45,14 @@ async def apply_topology(url: str, *, partitions: int = PARTITIONS_DEFAULT, more
         await declare(link, topology(partitions) + (more or Topology()))
 
 
-async def check_topology(url: str, *, partitions: int = PARTITIONS_DEFAULT) -> list[str]:
-    """Tell in what the broker differs from the topology, one line each; empty when it is as it should be.
+async def check_topology(url: str, *, partitions: int = PARTITIONS_DEFAULT, more: Topology | None = None) -> list[str]:
+    """Tell in what the broker differs from the topology and *more*, one line each; empty when nothing does.
 
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
     """
     async with _link(url) as link:
-        return await differences(link, topology(partitions))
+        return await differences(link, topology(partitions) + (more or Topology()))
 
 
 async def inspect_broker(url: str, queues: Sequence[str]) -> BrokerReport:
