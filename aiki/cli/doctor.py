@@ -127,10 +127,9 @@ async def _broker(settings: Settings) -> list[Finding]:
     differences = await check_topology(url, partitions=settings.partitions)
     if not differences:
         findings.append(Finding("topology", Verdict.OK, "all exchanges and queues are as they should be"))
-    findings += [
-        Finding("topology", Verdict.PROBLEM, difference, "`aiki topology apply` makes what is missing")
-        for difference in differences
-    ]
+    else:
+        hint = "`aiki topology apply` makes what is missing"
+        findings.append(Finding("topology", Verdict.PROBLEM, "\n".join(differences), hint))
     return findings
 
 
