@@ -1,5 +1,6 @@
 """`aiki enqueue`: starting a run from the command line."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -92,6 +93,9 @@ async def _completion(handle: Handle[Any], timeout: timedelta | None) -> None:
         await handle.wait_for_completion(timeout=timeout)
     except RunEndedError:
         return
+    except asyncio.CancelledError:  # Ctrl-C ends the wait, and not the run.
+        remark(f"the run goes on; `aiki runs watch {handle.id}` follows it")
+        raise
 
 
 def _order(name: str, version: str | None, apps: Sequence[str], value: Any, options: WorkflowOptions) -> _Start:

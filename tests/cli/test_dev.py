@@ -249,3 +249,18 @@ def test_a_run_that_kills_its_process_is_parked_and_goes_on_after_the_fix(aiki: 
     (aiki.folder / "mended").touch()
     aiki.does("dead-letters", "redrive", letter["id"])
     aiki.becomes(run_id, "completed")
+
+
+@pytest.mark.usefixtures("dev")
+def test_ctrl_c_ends_the_wait_for_a_run_and_not_the_run(aiki: CommandLine) -> None:
+    waiting = aiki.start("enqueue", "approval", '"Ada"', "--wait")
+    waiting.says("run ")
+    run_id = waiting.output.split()[1]
+    aiki.becomes(run_id, "awaiting_signal")
+
+    waiting.send(signal.SIGINT)
+
+    assert waiting.ends() == 130
+    assert f"the run goes on; `aiki runs watch {run_id}` follows it" in waiting.output
+    aiki.does("signal", run_id, "approved", '"yes"')
+    aiki.becomes(run_id, "completed")
