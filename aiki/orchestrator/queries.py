@@ -41,7 +41,7 @@ log = get_logger(__name__)
 _PREFETCH = 50
 _PAGE_MAX = 1_000
 _ANSWER_BYTES_MAX = 4 * 1024 * 1024  # Half of what a message may take: JSON in JSON is escaped, and grows.
-_LETTERS_COUNTED_MAX = 1_000
+_LETTERS_COUNTED_MAX = 1_000  # Whoever has more knows enough.
 
 
 class QueryAnswerer:
@@ -143,19 +143,8 @@ class QueryAnswerer:
             runs=await self._store.count(),
             orchestrators=tuple({"id": presence.id, **presence.facts} for presence in orchestrators),
             workers=tuple({"id": presence.id, **presence.facts} for presence in workers),
-            dead_letters=await self._count_letters(),
+            dead_letters=await self._store.count_dead_letters(limit=_LETTERS_COUNTED_MAX),
         )
-
-    async def _count_letters(self) -> int:
-        """Count the letters that wait for somebody to look at them, as far as it makes a difference."""
-        counted, cursor = 0, None
-        while counted < _LETTERS_COUNTED_MAX:
-            page = await self._store.dead_letters(limit=100, cursor=cursor, include_done=False)
-            counted += len(page.letters)
-            cursor = page.cursor
-            if cursor is None:
-                break
-        return counted
 
     async def _letters(self, query: ListDeadLetters) -> Answer:
         limit = _bounded(query.limit)

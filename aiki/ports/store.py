@@ -151,6 +151,10 @@ class Store(Protocol):
         """List dead letters, newest first."""
         ...
 
+    async def count_dead_letters(self, *, limit: int) -> int:
+        """Count the dead letters that nobody has done anything about, up to *limit*."""
+        ...
+
     async def handle_dead_letter(
         self, letter_id: str, state: Literal["redriven", "discarded"], *, at: datetime
     ) -> StoredDeadLetter | None:

@@ -516,6 +516,7 @@ async def use_everything(store: MongoStore, run_ids: Sequence[str]) -> None:
     letters = await store.dead_letters(limit=5, cursor=None, include_done=False)
     await store.dead_letters(limit=5, cursor=letters.cursor, include_done=True)
     await store.handle_dead_letter("letter-2", "discarded", at=at(1))
+    await store.count_dead_letters(limit=5)
     await store.expire(now=at(5), limit=5)
 
 

@@ -195,6 +195,23 @@ async def test_a_file_of_a_newer_aiki_is_refused(file: Path) -> None:
         await SqliteStore(file).start()
 
 
+async def test_a_file_of_an_older_aiki_is_brought_up_to_date_with_all_that_is_in_it(file: Path) -> None:
+    store = SqliteStore(file)
+    await store.start()
+    run = await created(store, journal=2)
+    await store.close()
+    with closing(sqlite3.connect(file)) as older:
+        older.executescript("DROP INDEX dead_letters_parked; PRAGMA user_version = 1")
+
+    await store.start()
+    assert await loaded(store, run.run_id) == run
+    await store.close()
+    with closing(sqlite3.connect(file)) as upgraded:
+        assert upgraded.execute("PRAGMA user_version").fetchone() == (2,)
+        plan = upgraded.execute("EXPLAIN QUERY PLAN SELECT count(*) FROM dead_letters WHERE state = 'parked'")
+        assert "dead_letters_parked" in str(plan.fetchall())
+
+
 async def test_a_full_disk_is_told_and_what_was_there_stays(file: Path) -> None:
     store = SqliteStore(file)
     await store.start()

@@ -18,7 +18,7 @@ from aiki.codec.documents import (
 from aiki.engine.commands import DeadLetter
 from aiki.engine.queries import DeadLetterPage, StoredDeadLetter
 
-__all__ = ["add_letters", "find_letters", "handle_letter", "read_letter"]
+__all__ = ["add_letters", "count_parked", "find_letters", "handle_letter", "read_letter"]
 
 # The same parking told again (same id, same moment) changes nothing; a later one counts and opens the case again.
 ADD = """
@@ -59,6 +59,12 @@ def find_letters(
         f"SELECT {COLUMNS} FROM dead_letters WHERE {where} ORDER BY at DESC, id DESC LIMIT ?", [*values, limit + 1]
     )
     return letter_page([_letter_of(row) for row in rows], limit=limit)
+
+
+def count_parked(connection: sqlite3.Connection, *, limit: int) -> int:
+    """Count the letters that wait for somebody, up to *limit*."""
+    query = "SELECT count(*) FROM (SELECT 1 FROM dead_letters WHERE state = 'parked' LIMIT ?)"
+    return int(connection.execute(query, (limit,)).fetchone()[0])
 
 
 def handle_letter(

@@ -76,6 +76,9 @@ STEPS = (
         PRIMARY KEY (kind, id)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE INDEX dead_letters_parked ON dead_letters (at DESC, id DESC) WHERE state = 'parked';
+    """,
 )
 
 

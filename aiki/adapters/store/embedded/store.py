@@ -113,6 +113,9 @@ class SqliteStore(Store):
             )
         )
 
+    async def count_dead_letters(self, *, limit: int) -> int:
+        return await self._database.read(lambda connection: dead_letters.count_parked(connection, limit=limit))
+
     async def handle_dead_letter(
         self, letter_id: str, state: Literal["redriven", "discarded"], *, at: datetime
     ) -> StoredDeadLetter | None:

@@ -60,6 +60,10 @@ class MongoLetters:
         found = self._collection.find(selected, limit=limit).sort([("at", DESCENDING), ("_id", DESCENDING)])
         return [_letter_of(document) for document in await found.to_list(None)]
 
+    async def count_parked(self, *, limit: int) -> int:
+        """Count the letters that wait for somebody, up to *limit*."""
+        return await self._collection.count_documents({"state": "parked"}, limit=limit)
+
     async def handle(
         self, letter_id: str, state: Literal["redriven", "discarded"], *, at: datetime
     ) -> StoredDeadLetter | None:

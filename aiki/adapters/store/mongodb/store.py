@@ -168,6 +168,10 @@ class MongoStore(Store):
             found = await self._letters.find(limit=limit + 1, cursor=cursor, include_done=include_done)
         return letter_page(found, limit=limit)
 
+    async def count_dead_letters(self, *, limit: int) -> int:
+        with self._calling("count dead letters"):
+            return await self._letters.count_parked(limit=limit)
+
     async def handle_dead_letter(
         self, letter_id: str, state: Literal["redriven", "discarded"], *, at: datetime
     ) -> StoredDeadLetter | None:

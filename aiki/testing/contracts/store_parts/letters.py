@@ -67,6 +67,14 @@ class LettersContract:
         assert await listed(store) == ["new", "old"]
         assert await listed(store, include_done=True) == ["new", "done", "old"]
 
+    async def test_letters_are_counted_until_they_are_handled(self, store: Store) -> None:
+        assert await store.count_dead_letters(limit=10) == 0
+        await store.add_dead_letters([a_letter(name) for name in ("one", "two", "three", "done")])
+        await store.handle_dead_letter("done", "discarded", at=at(5))
+
+        assert await store.count_dead_letters(limit=10) == 3
+        assert await store.count_dead_letters(limit=2) == 2
+
     async def test_pages_hold_every_letter_once(self, store: Store) -> None:
         names = [f"letter-{number}" for number in range(7)]
         await store.add_dead_letters([a_letter(name, seconds=number // 3) for number, name in enumerate(names)])
