@@ -31,7 +31,8 @@ class MemoryBroker(Broker):
         self._open = False
         self._news = asyncio.Event()
         """Set while connected, and at the end, for those who wait for either."""
-        self._subscriptions: set[MemorySubscription[Any]] = set()
+        self._subscriptions: dict[MemorySubscription[Any], None] = {}
+        """A set that remembers the order: they are lost in that of being made."""
         self._publishing: set[asyncio.Future[None]] = set()
         self._asking: dict[str, asyncio.Future[Answer]] = {}
         self._questions = count(1)
@@ -107,7 +108,7 @@ class MemoryBroker(Broker):
         """Subscribe to the notices for *client*."""
         await self._connection()
         subscription = MemoryNoticeSubscription(self._hub.notices, client, on_end=self._forget)
-        self._subscriptions.add(subscription)
+        self._remember(subscription)
         return subscription
 
     async def ask(self, query: Query, *, timeout: float) -> Answer:
@@ -149,7 +150,7 @@ class MemoryBroker(Broker):
             self._forget(ended)
 
         subscription = MemorySubscription([queue], prefetch=None, on_end=on_end)
-        self._subscriptions.add(subscription)
+        self._remember(subscription)
         return subscription
 
     async def park(self, letter: DeadLetter, *, timeout: float) -> None:
@@ -195,11 +196,14 @@ class MemoryBroker(Broker):
     async def _subscribe(self, queues: Sequence[MemoryQueue[T]], *, prefetch: int) -> MemorySubscription[T]:
         await self._connection()
         subscription = MemorySubscription(queues, prefetch=prefetch, on_end=self._forget)
-        self._subscriptions.add(subscription)
+        self._remember(subscription)
         return subscription
 
+    def _remember(self, subscription: MemorySubscription[Any]) -> None:
+        self._subscriptions[subscription] = None
+
     def _forget(self, subscription: MemorySubscription[Any]) -> None:
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
 
     async def _put_safely(self, queue: MemoryQueue[T], value: T, *, timeout: float) -> None:
         """Put *value* into *queue* and wait until it is as safe as this hub says it has to be."""

@@ -94,10 +94,14 @@ class MemoryHub:
 
     async def leave(self, broker: "MemoryBroker") -> None:
         """Know *broker* no longer. With the last one, retries stop moving."""
-        self._brokers.pop(broker.address, None)
-        self._isolated.discard(broker)
+        self.forget(broker)
         if not self._brokers:
             await self.retries.pause()
+
+    def forget(self, broker: "MemoryBroker") -> None:
+        """Know *broker* no longer; its process is gone."""
+        self._brokers.pop(broker.address, None)
+        self._isolated.discard(broker)
 
     def is_reachable(self, broker: "MemoryBroker") -> bool:
         """Whether *broker* may connect."""

@@ -12,14 +12,17 @@ from broker_topology import NOTICES
 
 __all__ = ["MemoryNoticeSubscription", "NoticeBoard"]
 
+_Listeners = defaultdict[str, dict[MemoryQueue[Notice], None]]
+
 
 class NoticeBoard:
     """Who listens to what."""
 
     def __init__(self, park: Callable[[str, bytes, UndecodableError], None]) -> None:
         self._park = park
-        self._clients: defaultdict[str, set[MemoryQueue[Notice]]] = defaultdict(set)
-        self._watchers: defaultdict[str, set[MemoryQueue[Notice]]] = defaultdict(set)
+        # Dictionaries for sets: who listens is told in the order of having come.
+        self._clients: _Listeners = defaultdict(dict)
+        self._watchers: _Listeners = defaultdict(dict)
 
     @property
     def listeners(self) -> int:
@@ -29,12 +32,12 @@ class NoticeBoard:
     def queue_for(self, client: str) -> MemoryQueue[Notice]:
         """Make the queue of a subscription, and address it."""
         queue = MemoryQueue(f"{NOTICES}.{client}", decode=decode_notice, park=self._park)
-        self._clients[client].add(queue)
+        self._clients[client][queue] = None
         return queue
 
     def watch(self, run_id: str, queue: MemoryQueue[Notice]) -> None:
         """Let *queue* have the notices of *run_id*."""
-        self._watchers[run_id].add(queue)
+        self._watchers[run_id][queue] = None
 
     def unwatch(self, run_id: str, queue: MemoryQueue[Notice]) -> None:
         """Let *queue* no longer have them."""
@@ -46,20 +49,20 @@ class NoticeBoard:
 
     def announce(self, notice: Notice) -> None:
         """Deliver *notice* to all who may hear it, if any."""
-        queues: set[MemoryQueue[Notice]] = set()
+        queues: dict[MemoryQueue[Notice], None] = {}
         if isinstance(notice, AnnounceAcceptance | AnnounceOutcome) and notice.client is not None:
-            queues |= self._clients.get(notice.client, set())
+            queues |= self._clients.get(notice.client, {})
         if not isinstance(notice, AnnounceAcceptance):
-            queues |= self._watchers.get(notice.run_id, set())
+            queues |= self._watchers.get(notice.run_id, {})
         for queue in queues:
             queue.put(notice)
 
 
-def _discard(index: dict[str, set[MemoryQueue[Notice]]], key: str, queue: MemoryQueue[Notice]) -> None:
+def _discard(index: _Listeners, key: str, queue: MemoryQueue[Notice]) -> None:
     """Remove *queue*, and the key that has none any more: clients come and go for as long as the process lives."""
     queues = index.get(key)
     if queues is not None:
-        queues.discard(queue)
+        queues.pop(queue, None)
         if not queues:
             del index[key]
 
@@ -78,13 +81,13 @@ class MemoryNoticeSubscription(MemorySubscription[Notice], NoticeSubscription):
 
     async def watch(self, run_id: str) -> None:
         """Hear of *run_id* from now on."""
-        self._check()
+        self.check()
         self._watched.add(run_id)
         self._board.watch(run_id, self._queue)
 
     async def unwatch(self, run_id: str) -> None:
         """Stop hearing of *run_id*, unless it is addressed to this client."""
-        self._check()
+        self.check()
         self._watched.discard(run_id)
         self._board.unwatch(run_id, self._queue)
 

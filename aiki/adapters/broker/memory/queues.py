@@ -167,11 +167,24 @@ class MemorySubscription(Subscription[T]):
         """Whether one more may be delivered."""
         return self._prefetch is None or len(self._unacknowledged) < self._prefetch
 
+    @property
+    def names(self) -> str:
+        """The queues that it takes from."""
+        return ", ".join(queue.name for queue in self._queues)
+
     def hand_over(self, queue: MemoryQueue[T], message: Message[T]) -> None:
-        """Take a message from *queue*."""
+        """Take a message from *queue*, and have it at once."""
+        self.arrive(Delivery(message.value, message.redelivered, self.take(queue, message)))  # type: ignore[arg-type]
+
+    def take(self, queue: MemoryQueue[T], message: Message[T]) -> int:
+        """Be responsible for a message of *queue* from now on; tells its tag."""
         tag = next(self._tags)
         self._unacknowledged[tag] = (queue, message)
-        self._arrived.append(Delivery(message.value, message.redelivered, tag))  # type: ignore[arg-type]
+        return tag
+
+    def arrive(self, delivery: Delivery[T]) -> None:
+        """Let ``receive`` have a delivery."""
+        self._arrived.append(delivery)
         self._news.set()
 
     async def receive(self) -> Sequence[Delivery[T]]:
@@ -179,7 +192,7 @@ class MemorySubscription(Subscription[T]):
         # As with a real broker, others get their turn even if the next delivery is there already.
         await asyncio.sleep(0)
         while not self._arrived:
-            self._check()
+            self.check()
             self._news.clear()
             await self._news.wait()
         taken = list(self._arrived)
@@ -188,7 +201,11 @@ class MemorySubscription(Subscription[T]):
 
     async def acknowledge(self, deliveries: Sequence[Delivery[T]]) -> None:
         """Forget *deliveries*, and make room for as many."""
-        self._check()
+        self.check()
+        self.settle(deliveries)
+
+    def settle(self, deliveries: Sequence[Delivery[T]]) -> None:
+        """Forget those of *deliveries* that are still held here."""
         for delivery in deliveries:
             held = self._unacknowledged.pop(delivery.tag, None)
             if held is not None:
@@ -198,6 +215,10 @@ class MemorySubscription(Subscription[T]):
 
     async def stop(self) -> None:
         """Take nothing more."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Let others have what comes from now on."""
         self._leave()
         self._pump()
 
@@ -219,10 +240,15 @@ class MemorySubscription(Subscription[T]):
         self._pump()
         self._news.set()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Make sure that it is still there.
+
+        Raises:
+            DeliveryLostError: it is not.
+        """
         if self._lost is not None:
             raise DeliveryLostError(
-                f"{self._lost}: {', '.join(queue.name for queue in self._queues)}",
+                f"{self._lost}: {self.names}",
                 hint="subscribe again; what was delivered and not acknowledged is delivered again",
             )
 
