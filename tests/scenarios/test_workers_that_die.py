@@ -121,7 +121,7 @@ async def test_a_run_that_kills_its_workers_is_parked_and_goes_on_after_the_fix(
     assert result == "survived"
     # Three recoveries are allowed, the fourth loss makes it a suspect, the fifth alone ends it. The very first death
     # may come so early that the broker has not confirmed the start of the run; then it does not count against it.
-    assert deaths in (5, 6)
+    assert deaths in (5, 6), deaths
     for record in records:
         tasks = [entry.operation for entry in record if entry.kind is EntryKind.TASK_COMPLETED]
         assert len(tasks) == len(set(tasks)) == 2, "each task of a neighbour is recorded once"
