@@ -39,6 +39,7 @@ __all__ = [
     "RunFailedError",
     "RunNotFoundError",
     "RunNotRetryableError",
+    "RunTimeoutError",
     "RunTooLargeError",
     "StoreError",
     "StoreUnavailableError",
@@ -330,6 +331,12 @@ class RunFailedError(RunEndedError):
     """A run failed."""
 
     how = "failed"
+
+
+class RunTimeoutError(RunFailedError):
+    """A run was not over when its time (the option ``timeout`` of its workflow) was, and was stopped."""
+
+    how = "ran out of time"
 
 
 class RunCancelledError(RunEndedError):

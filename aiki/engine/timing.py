@@ -11,6 +11,7 @@ from aiki.engine.events import TimerFired
 from aiki.engine.journal import Failure
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
+from aiki.errors import RunTimeoutError, type_name
 
 __all__ = ["on_timer_fired"]
 
@@ -40,5 +41,5 @@ def _fired_at_the_end(run: RunState, event: TimerFired, moment: Moment) -> Decis
 
 
 def _timed_out(run: RunState, moment: Moment) -> Decision:
-    failure = Failure(type="RunTimeout", message=f"the run was not over by {run.timeout_at}")
+    failure = Failure(type=type_name(RunTimeoutError), message=f"the run was not over by {run.timeout_at}")
     return finished(run, RunStatus.FAILED, moment, failure=failure, commands=fenced_holder(run))

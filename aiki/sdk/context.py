@@ -50,7 +50,11 @@ class TaskContext:
         return self._cancelled.wait(timeout)
 
     def heartbeat(self, progress: Any = None) -> None:
-        """Say that the task is alive, and perhaps how far it is; *progress* goes to the log."""
+        """Say that the task is alive: its ``heartbeat_timeout`` begins anew. As cheap as a function call.
+
+        *progress* says how far it is. It goes to the worker's log (``task.progress``) and nowhere else: it is not
+        recorded, and a next attempt does not see it.
+        """
         if self._on_heartbeat is not None:
             self._on_heartbeat(progress)
 

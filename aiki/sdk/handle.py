@@ -32,6 +32,8 @@ from aiki.errors import (
     RunFailedError,
     RunNotFoundError,
     RunNotRetryableError,
+    RunTimeoutError,
+    type_name,
 )
 from aiki.sdk.options import Duration, seconds
 from aiki.sdk.outcomes import Interest, Outcome
@@ -103,7 +105,8 @@ class Handle(Generic[R]):
         """Wait until the run is over, and give its result. It is pushed; a lost connection is made up for.
 
         Raises:
-            RunFailedError, RunCancelledError, RunDeadLetteredError: it ended without a result.
+            RunFailedError, RunCancelledError, RunDeadLetteredError: it ended without a result;
+                RunTimeoutError, which is a RunFailedError: because its own time was over.
             RunNotFoundError: there is no such run.
             CompletionTimeoutError: it was not over in time; it goes on all the same.
         """
@@ -205,5 +208,7 @@ class Handle(Generic[R]):
     def _result_of(self, outcome: Outcome) -> R:
         error = _ENDED.get(outcome.status)
         if error is not None:
+            if outcome.failure is not None and outcome.failure.type == type_name(RunTimeoutError):
+                error = RunTimeoutError
             raise error(self.id, outcome.workflow, outcome.failure)
         return self._decode(NULL if outcome.result is None else outcome.result)

@@ -74,6 +74,7 @@ class Replay(RunDriver, Timekeeper):
         self._now = began_at
         self._counts: dict[str, int] = {}
         self._timers: dict[int, TimerOperation] = {}
+        self._workflow = workflow
         self._cancelled = False
         self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # the rest refuses to work, by design
         run = Run(
@@ -267,7 +268,7 @@ class Replay(RunDriver, Timekeeper):
         self._admit(operation)
 
     def _timer(self, delay: float, caller: Caller, handle: TimerHandle | None) -> TimerOperation:
-        name = self._name(f"timer:{caller.function}")
+        name = self._name(f"timer:{self._owner_of_timer(caller.function)}")
         operation = TimerOperation(
             name, caller, self.history.high, delay, handle=handle, fire=self._fire if handle is not None else None
         )
@@ -277,6 +278,11 @@ class Replay(RunDriver, Timekeeper):
         else:
             operation.due_at = moment_after(self._now, delay)
         return operation
+
+    def _owner_of_timer(self, function: str) -> str:
+        # What is written inside the workflow function goes by the workflow's name, so that the function can be renamed.
+        inside = function.removeprefix(self._workflow.__qualname__)
+        return f"{self._workflow.name}{inside}" if not inside or inside.startswith(".<locals>.") else function
 
     def _fire(self, handle: TimerHandle) -> None:
         self._timers.pop(id(handle), None)

@@ -368,7 +368,7 @@ def test_a_run_that_takes_too_long_is_failed_and_its_holder_is_told() -> None:
 
     assert decision.run is not None
     assert decision.run.failure is not None
-    assert decision.run.failure.type == "RunTimeout"
+    assert decision.run.failure.type == "aiki.errors.RunTimeoutError"
     assert [notice.notice for notice in of(NotifyWorker, decision)] == [WorkerNotice.FENCED]
 
 

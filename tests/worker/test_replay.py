@@ -164,7 +164,7 @@ class TestRule2:
             except TimeoutError:
                 return "too late"
 
-        timer = "TestRule2.test_a_timer_that_fired_before_a_result_wins_again.<locals>.flow#1"
+        timer = "flow#1"
         late = Recording().fired(timer, at=10).done("slow", at=10)
         just_in_time = Recording().done("slow", at=10).fired(timer, at=10)
 
@@ -239,7 +239,7 @@ class TestRule4:
             times.append(run.now())
             return [f"{time:%H:%M:%S}" for time in times]
 
-        timer = "TestRule4.test_logical_time_moves_with_the_journal_only.<locals>.flow#1"
+        timer = "flow#1"
         recording = Recording().done("a", at=7).fired(timer, at=108)
 
         assert result_of(replayed(flow, recording)) == ["12:00:00", "12:00:07", "12:00:07", "12:01:48"]
@@ -328,13 +328,17 @@ class TestRule6:
         assert not replay.pending
 
 
+async def nap(run: Run) -> None:
+    await run.sleep(3)
+
+
 class TestRule7:
     def test_a_recorded_deadline_stays(self) -> None:
         @workflow
         async def flow(run: Run) -> None:
             await run.sleep(1)
 
-        name = "timer:TestRule7.test_a_recorded_deadline_stays.<locals>.flow#1"
+        name = "timer:flow#1"
         due = BEGAN + timedelta(days=3)
 
         replay = replayed(flow, waits=(Wait(kind=WaitKind.TIMER, operation=name, due_at=due),))
@@ -365,25 +369,39 @@ class TestRule7:
         replay.discard()
 
     def test_timers_are_named_by_the_function_that_asks(self) -> None:
-        @workflow
+        @workflow(name="purchase")
         async def flow(run: Run) -> None:
             async def pause() -> None:
                 async with asyncio.timeout(50):
                     await run.sleep(1)
 
-            await asyncio.gather(pause(), asyncio.sleep(2), asyncio.wait_for(asyncio.Event().wait(), 7))
+            await asyncio.gather(pause(), asyncio.sleep(2), asyncio.wait_for(asyncio.Event().wait(), 7), nap(run))
 
         replay = replayed(flow)
 
-        names = [operation.id.replace("TestRule7.test_timers_are_named_by_the_function_that_asks.<locals>.", "")
-                 for operation in replay.pending.values()]  # fmt: skip
-        assert names == [
-            "timer:flow.<locals>.pause#1",
-            "timer:flow.<locals>.pause#2",
+        assert list(replay.pending) == [
+            "timer:purchase.<locals>.pause#1",
+            "timer:purchase.<locals>.pause#2",
             "timer:sleep#1",
             "timer:wait_for#1",
+            "timer:nap#1",
         ]
         replay.discard()
+
+    def test_renaming_the_function_of_a_workflow_that_keeps_its_name_changes_no_timer(self) -> None:
+        @workflow(name="purchase")
+        async def before(run: Run) -> None:
+            await run.sleep(1)
+
+        @workflow(name="purchase")
+        async def after(run: Run) -> None:
+            await run.sleep(1)
+
+        old, new = replayed(before), replayed(after)
+
+        assert list(old.pending) == list(new.pending) == ["timer:purchase#1"]
+        old.discard()
+        new.discard()
 
 
 class TestDirectCalls:

@@ -1,4 +1,7 @@
-"""Replay is quick enough to be done for every dispatch. Measured in time of the processor; the bounds leave a slow one several times the usual."""
+"""Replay is quick enough to be done for every dispatch.
+
+Measured in time of the processor; the bounds leave a slow one several times the usual.
+"""
 
 import asyncio
 import time

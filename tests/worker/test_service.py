@@ -11,7 +11,7 @@ import pytest
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.events import RunOrphaned, RunStarted
 from aiki.engine.ids import partition_of
-from aiki.errors import ClientClosedError, ConfigurationError, DuplicateNameError, RunFailedError
+from aiki.errors import ClientClosedError, ConfigurationError, DuplicateNameError, RunFailedError, RunTimeoutError
 from aiki.sdk.client import Client
 from aiki.sdk.run import Run
 from aiki.sdk.task import task
@@ -264,7 +264,7 @@ async def test_rule_3_a_fenced_run_stops_and_records_nothing_more() -> None:
         await eventually(lambda: shop.begun)
 
         # The run's time is over: it fails, and its holder is fenced off.
-        with pytest.raises(RunFailedError, match="RunTimeout"):
+        with pytest.raises(RunTimeoutError, match="ran out of time"):
             await handle.wait_for_completion(timeout=SOON)
 
         await eventually(lambda: not worker.held_runs)
