@@ -6,11 +6,10 @@ recorded when they were started, and never by an epoch (rule 18).
 """
 
 from aiki.engine.changing import replace
-from aiki.engine.commands import Command, DeadLetter, NotifyWorker, ParkDeadLetter, WorkerNotice
+from aiki.engine.commands import Command, NotifyWorker, WorkerNotice
 from aiki.engine.decision import Decision, Moment
 from aiki.engine.dispatching import dispatched
 from aiki.engine.events import ChildFinished, SignalSent, TaskFinished
-from aiki.engine.ids import letter_id_of
 from aiki.engine.inbox import has_room_for, wakes
 from aiki.engine.journal import InboxItem, InboxKind
 from aiki.engine.state import RunState
@@ -32,26 +31,14 @@ def on_signal_sent(run: RunState, event: SignalSent, moment: Moment) -> Decision
         payload=event.payload,
     )
     if not has_room_for(run, item):
-        return Decision(run, commands=(_overflow(run, event, moment),))
+        held = f"signal {event.name!r} for run {run.run_id}, which holds {len(run.inbox)} items already"
+        return Decision(run, parked=held)
     return _arrived(replace(run, seen=(*run.seen, event.id)), item, event.id, moment)
 
 
 def on_signal_sent_again(run: RunState, event: SignalSent) -> Decision:
     """Tell the holder once more of a signal that was counted: the word may have been lost (rule 8)."""
     return Decision(run, commands=_word_of(run, event.id))
-
-
-def _overflow(run: RunState, event: SignalSent, moment: Moment) -> ParkDeadLetter:
-    letter = DeadLetter(
-        id=f"{letter_id_of(run.run_id, run.incarnation, run.pair.epoch)}:{event.id}",
-        reason="the inbox of the run is full",
-        at=moment.now,
-        origin="aiki.events",
-        body=event.payload,
-        workflow=run.workflow,
-        detail=f"signal {event.name!r} for run {run.run_id}, which holds {len(run.inbox)} items already",
-    )
-    return ParkDeadLetter(letter=letter)
 
 
 def on_child_finished(run: RunState, event: ChildFinished, moment: Moment) -> Decision:

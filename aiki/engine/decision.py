@@ -38,3 +38,5 @@ class Decision:
     journal: tuple[JournalEntry, ...] = ()
     commands: tuple[Command, ...] = ()
     refused: bool = False
+    parked: str | None = None
+    """What is to be said of the event where it is kept with the dead letters: sent again later, it may be applied."""

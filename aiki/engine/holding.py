@@ -35,6 +35,7 @@ from aiki.engine.status import RunStatus
 
 __all__ = [
     "implied_by_suspension",
+    "is_under_way",
     "on_journal_appended",
     "on_lease_renewed",
     "on_run_completed",
@@ -133,7 +134,7 @@ def on_task_scheduled(run: RunState, event: TaskScheduled, moment: Moment) -> De
     """
     entries = () if event.entry is None else (event.entry,)
     decision = _taken_over(run, event, entries, moment)
-    if decision.run is None or not _is_under_way(decision.run, event.task_id):
+    if decision.run is None or not is_under_way(decision.run, event.task_id):
         return decision
     order = ExecuteTask(
         queue=event.queue,
@@ -151,8 +152,8 @@ def on_task_scheduled(run: RunState, event: TaskScheduled, moment: Moment) -> De
     return replace(decision, commands=(*decision.commands, order))
 
 
-def _is_under_way(run: RunState, key: str) -> bool:
-    """Whether the run still waits for what it started elsewhere: what ended must not be started once more."""
+def is_under_way(run: RunState, key: str) -> bool:
+    """Whether *run* still waits for what it started elsewhere as *key*: what ended must not be started once more."""
     return key in run.pending and all(item.id != key for item in run.inbox)
 
 

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from aiki.engine.commands import ArmTimer, Command, ExecuteRun, SendEvent
+from aiki.engine.commands import ArmTimer, Command, ExecuteRun, ExecuteTask, SendEvent
 from aiki.engine.decide import Moment, decide
 from aiki.engine.events import DispatchDoubted, Event, RunRequested, TaskScheduled
+from aiki.engine.holding import is_under_way
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
+from aiki.engine.status import RunStatus
 from aiki.ports.store import RunChange
 from broker_topology import check_command_queue
 
@@ -31,11 +33,13 @@ class Folded:
     refused: int = 0
     failed: Sequence[tuple[Event, Exception]] = ()
     """Events that could not be decided, and why."""
+    parked: Sequence[tuple[Event, str]] = ()
+    """Events that the run has no room for, and what is to be said of them."""
 
     @property
     def is_doubtful(self) -> bool:
         """Whether this has to be decided again with a fresh run, before it counts (rule 5)."""
-        return bool(self.refused or self.failed)
+        return bool(self.refused or self.failed or self.parked)
 
     @property
     def is_armed(self) -> bool:
@@ -57,6 +61,7 @@ def fold(
     journal: list[JournalEntry] = []
     commands: list[Command] = []
     failed: list[tuple[Event, Exception]] = []
+    parked: list[tuple[Event, str]] = []
     refused = 0
     for event in events:
         try:
@@ -71,11 +76,13 @@ def fold(
         journal.extend(decision.journal)
         commands.extend(decision.commands)
         refused += decision.refused
+        if decision.parked is not None:
+            parked.append((event, decision.parked))
 
     change = _change(before, run, tuple(journal))
     after = run if change is None else change.after
     needed = [command for command in commands if _is_needed(command, before, after, again=again)]
-    return Folded(run_id, events, after, change, needed, refused, failed)
+    return Folded(run_id, events, after, change, needed, refused, failed, parked)
 
 
 def _change(before: RunState | None, after: RunState | None, journal: tuple[JournalEntry, ...]) -> RunChange | None:
@@ -88,9 +95,12 @@ def _change(before: RunState | None, after: RunState | None, journal: tuple[Jour
 def _is_needed(command: Command, before: RunState | None, after: RunState | None, *, again: bool) -> bool:
     """Tell whether *command* still makes sense at the end of its batch."""
     match command:
-        case ExecuteRun() if after is not None:
-            # A later event of the batch replaced or ended this dispatch, which was never sent.
-            return command.pair == after.pair and not after.status.is_final
+        case ExecuteRun():
+            # A later event of the batch may have replaced, paused or ended this dispatch, which was never sent.
+            return after is not None and after.status is RunStatus.QUEUED and command.pair == after.pair
+        case ExecuteTask():
+            # Its end may be in the same batch, where the order was given before and is only said again.
+            return after is not None and is_under_way(after, command.task_id)
         case SendEvent(event=DispatchDoubted() as doubt):
             # Only a dispatch whose cause was never acknowledged can have been stored and not sent, and then the cause
             # is here again. Doubting any other one, because of a cause that was said twice, disturbs its holder.

@@ -183,23 +183,27 @@ class PartitionOwner:
         ]
 
     def _judged(self, folded: Folded) -> Folded:
-        """Take note of what was refused, and park what could not be decided: both are sure by now."""
+        """Take note of what was refused, and park what could not be applied: both are sure by now."""
         if folded.refused:
             self._services.stats.events_refused += folded.refused
             log.debug("events.refused", run_id=folded.run_id, count=folded.refused, known=folded.run is not None)
-        if not folded.failed:
+        if not (folded.failed or folded.parked):
             return folded
         letters = [self._letter(event, error) for event, error in folded.failed]
+        letters += [self._parked(event, "the inbox of the run is full", detail) for event, detail in folded.parked]
         return replace(folded, commands=[*folded.commands, *letters])
 
     def _letter(self, event: Event, error: Exception) -> ParkDeadLetter:
+        log.error("event.cannot_be_applied", run_id=event.run_id, event_id=event.id, exc_info=error)
+        detail = f"{event.type} for run {event.run_id}: {type(error).__name__}: {error}"
+        return self._parked(event, "the event cannot be applied", detail)
+
+    def _parked(self, event: Event, reason: str, detail: str) -> ParkDeadLetter:
+        """Keep *event* as the message that it may have come in: redriven, it comes again, for whoever owns us then."""
         self._services.stats.events_parked += 1
-        log.error("event.parked", run_id=event.run_id, event_type=event.type, event_id=event.id, exc_info=error)
-        reason = UndecodableError(
-            "the event cannot be applied", f"{event.type} for run {event.run_id}: {type(error).__name__}: {error}"
-        )
+        log.warning("event.parked", run_id=event.run_id, event_type=event.type, event_id=event.id, reason=reason)
         letter = dead_letter_of(
-            reason,
+            UndecodableError(reason, detail),
             origin=partition_queue(self.partition),
             body=encode_events((event,)),
             at=self._services.clock.now(),

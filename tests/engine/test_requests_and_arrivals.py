@@ -13,7 +13,6 @@ from aiki.engine.commands import (
     ArmTimer,
     ExecuteRun,
     NotifyWorker,
-    ParkDeadLetter,
     SendEvent,
     WorkerNotice,
 )
@@ -197,7 +196,7 @@ def test_a_signal_that_arrives_while_the_order_waits_reaches_the_holder_when_it_
     assert [item.id for item in notice.items] == ["signal-1"]
 
 
-def test_a_signal_for_a_full_inbox_becomes_a_dead_letter() -> None:
+def test_a_signal_for_a_full_inbox_is_parked_and_does_not_count() -> None:
     run = running()
     item = InboxItem(id="x", kind=InboxKind.SIGNAL, name="n", at=T0, epoch=1)
     full = replace(run, inbox=(item,) * INBOX_ITEMS_MAX)
@@ -205,7 +204,9 @@ def test_a_signal_for_a_full_inbox_becomes_a_dead_letter() -> None:
     decision = decide(full, signal(run), a_moment())
 
     assert decision.run == full
-    assert [parked.letter.reason for parked in of(ParkDeadLetter, decision)] == ["the inbox of the run is full"]
+    assert decision.parked is not None
+    assert run.run_id in decision.parked
+    assert decide(run, signal(run), a_moment()).parked is None
 
 
 def with_pending(run: RunState, kind: EntryKind, source: str) -> RunState:

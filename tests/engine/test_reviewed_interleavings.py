@@ -173,7 +173,7 @@ def test_rule_8_a_run_that_was_stopped_is_parked_and_told_of_though_the_first_wo
         assert decision.run is not None
         assert decision.run.status is RunStatus.DEAD_LETTERED
         assert children_ended(decision) == [run.run_id]
-        assert len(of(ParkDeadLetter, decision)) == 1
+            assert len(of(ParkDeadLetter, decision)) == 1
 
 
 def test_rule_8_the_holder_hears_of_what_clients_want_though_the_first_word_was_lost() -> None:
@@ -587,7 +587,7 @@ def test_the_room_for_signals_is_counted_in_bytes() -> None:
     decision = decide(run, client(SignalSent, run, 3, name="go", payload=wide), a_moment())
 
     assert decision.run == run
-    assert len(of(ParkDeadLetter, decision)) == 1
+    assert decision.parked is not None
 
 
 # -- Rule 16: an earlier life ------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from aiki.engine import inbox
 from aiki.engine.commands import DeadLetter
-from aiki.engine.events import RunOrphaned
-from aiki.engine.payload import Payload
+from aiki.engine.events import RunOrphaned, SignalSent
+from aiki.engine.payload import NULL, Payload
 from aiki.engine.queries import (
     DeadLetterFound,
     DeadLetterPage,
@@ -200,6 +201,28 @@ async def test_redriving_a_message_puts_it_back_where_it_was_found(world: World)
 
     assert redriven.letter.state == "redriven"
     assert world.hub.ready("greet@1.0.0") == (b"broken",)
+
+
+async def test_redriving_a_signal_that_found_no_room_sends_it_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchestrator = await world.orchestrator()
+    request = a_request()
+    signals = [SignalSent(id=name, run_id=request.run_id, at=T0, name="go", payload=NULL) for name in ("one", "two")]
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "INBOX_ITEMS_MAX", 1)
+        await world.publish(request, *signals)
+        await world.until_now(lambda: orchestrator.stats.dead_letters_stored == 1)
+    (stored,) = (await ask(world, ListDeadLetters())).letters
+    assert stored.letter.reason == "the inbox of the run is full"
+
+    await ask(world, RedriveDeadLetter(letter_id=stored.letter.id))
+    await ask(world, RedriveDeadLetter(letter_id=stored.letter.id))
+    await world.until_idle()
+
+    run = await world.run(request.run_id)
+    assert run is not None
+    assert [item.id for item in run.inbox] == ["one", "two"]
 
 
 async def test_redriving_a_run_that_killed_its_workers_opens_it_again(world: World) -> None:

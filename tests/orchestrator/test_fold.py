@@ -4,14 +4,16 @@ from typing import Any
 
 import pytest
 
-from aiki.engine.commands import ExecuteRun
+from aiki.engine.commands import ExecuteRun, ExecuteTask
 from aiki.engine.decide import Decision, Moment, decide
-from aiki.engine.events import CancelRequested, Event
+from aiki.engine.events import CancelRequested, Event, PauseRequested, TaskFinished, TaskScheduled
+from aiki.engine.journal import EntryKind
+from aiki.engine.payload import NULL
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.orchestrator import fold as folding
 from aiki.orchestrator.fold import Folded, fold
-from aiki.testing.builders import T0, a_run, appended, completed, orphaned, requested, running, started
+from aiki.testing.builders import T0, a_run, appended, completed, entry, orphaned, requested, running, started
 
 
 def folded(before: RunState | None, *events: Event) -> Folded:
@@ -81,6 +83,63 @@ def test_a_dispatch_of_a_run_that_ends_in_the_same_batch_is_not_sent() -> None:
     assert result.run is not None
     assert result.run.status is RunStatus.CANCELLED
     assert not any(isinstance(command, ExecuteRun) for command in result.commands)
+
+
+def test_a_dispatch_of_a_run_that_is_paused_in_the_same_batch_is_not_sent() -> None:
+    request = requested()
+    pause = PauseRequested(id="pause", run_id=request.run_id, at=T0)
+
+    result = folded(None, request, pause)
+
+    assert result.run is not None
+    assert result.run.status is RunStatus.PAUSED
+    assert not any(isinstance(command, ExecuteRun) for command in result.commands)
+
+
+def a_task_elsewhere(run: RunState) -> TaskScheduled:
+    return TaskScheduled(
+        id="scheduled",
+        run_id=run.run_id,
+        at=T0,
+        incarnation=run.incarnation,
+        pair=run.pair,
+        worker=run.holder or "",
+        entry=entry(run, kind=EntryKind.TASK_SCHEDULED, operation="task:render:0#1", source="task-1", payload=None),
+        task_id="task-1",
+        queue="gpu",
+        task="render",
+        operation="task:render:0#1",
+        attempt=1,
+        input=NULL,
+        idempotency_key="key",
+    )
+
+
+def tasks_sent(result: Folded) -> list[str]:
+    return [command.task_id for command in result.commands if isinstance(command, ExecuteTask)]
+
+
+def test_a_task_goes_to_its_queue_though_its_run_is_dispatched_again_in_the_same_batch() -> None:
+    run = running()
+
+    result = folded(run, a_task_elsewhere(run), orphaned(run))
+
+    assert tasks_sent(result) == ["task-1"]
+
+
+def test_a_task_that_ends_in_the_same_batch_is_not_sent_once_more() -> None:
+    run = running()
+    scheduled = a_task_elsewhere(run)
+    before = folded(run, scheduled).run
+    assert before is not None
+    finished = TaskFinished(
+        id="finished", run_id=run.run_id, at=T0, incarnation=run.incarnation, task_id="task-1", worker="gpu-1"
+    )
+    learnt = appended(before, entry(before, operation="task:render:0#1", source="task-1"))
+
+    assert tasks_sent(folded(before, scheduled)) == ["task-1"]
+    assert tasks_sent(folded(before, scheduled, finished)) == []
+    assert tasks_sent(folded(before, scheduled, finished, learnt)) == []
 
 
 def test_rule_5_a_refused_event_makes_the_result_doubtful() -> None:
