@@ -173,7 +173,7 @@ def test_rule_8_a_run_that_was_stopped_is_parked_and_told_of_though_the_first_wo
         assert decision.run is not None
         assert decision.run.status is RunStatus.DEAD_LETTERED
         assert children_ended(decision) == [run.run_id]
-            assert len(of(ParkDeadLetter, decision)) == 1
+        assert len(of(ParkDeadLetter, decision)) == 1
 
 
 def test_rule_8_the_holder_hears_of_what_clients_want_though_the_first_word_was_lost() -> None:
