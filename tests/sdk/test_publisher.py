@@ -94,6 +94,33 @@ async def test_what_comes_while_a_publish_is_under_way_leaves_together_and_in_or
         await asyncio.wait_for(asyncio.gather(first, *later), SOON)
 
 
+async def test_a_start_leaves_with_what_follows_it() -> None:
+    async with a_setting() as setting:
+        start = setting.publisher.submit([started("start", Pair(1, "one"))])
+        await asyncio.sleep(0)
+        learnt = setting.publisher.submit([signal("learnt")])
+
+        assert await setting.next_message() == ["start", "learnt"]
+        await asyncio.wait_for(asyncio.gather(start, learnt), SOON)
+
+
+async def test_a_start_that_nothing_follows_leaves_by_itself() -> None:
+    async with a_setting() as setting:
+        start = setting.publisher.submit([started("start", Pair(1, "one"))])
+
+        assert await setting.next_message() == ["start"]
+        await asyncio.wait_for(start, SOON)
+
+
+async def test_a_publisher_that_closes_sends_a_start_that_nothing_followed() -> None:
+    async with a_setting() as setting:
+        start = setting.publisher.submit([started("start", Pair(1, "one"))])
+        closing = asyncio.create_task(setting.publisher.close())
+
+        assert await setting.next_message() == ["start"]
+        await asyncio.wait_for(asyncio.gather(start, closing), SOON)
+
+
 async def test_a_message_carries_a_bounded_number_of_events_and_of_bytes() -> None:
     async with a_setting() as setting:
         many = asyncio.create_task(setting.publisher.publish_all([signal(f"{n}") for n in range(1001)]))
