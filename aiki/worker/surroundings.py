@@ -1,7 +1,7 @@
 """What all executions of one worker share, and what it is set to."""
 
 from dataclasses import dataclass
-from uuid import uuid4
+from os import urandom
 
 from aiki.engine.commands import DeadLetter, ExecuteRun
 from aiki.ports.broker import WorkerBroker
@@ -54,7 +54,7 @@ class Surroundings:
 
     def new_id(self) -> str:
         """Make an id that nobody has made before."""
-        return uuid4().hex
+        return urandom(16).hex()
 
     def letter_about(self, command: ExecuteRun, reason: str, detail: str) -> DeadLetter:
         """Write the dead letter of a command that this worker cannot do."""

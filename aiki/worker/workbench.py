@@ -83,6 +83,8 @@ class Workbench:
 
     def cut_off(self) -> None:
         """Stop all attempts, which then do not count, and soon wait no longer for those that will not stop."""
+        if not self._attempts:
+            return
         for attempt, task in self._attempts.values():
             attempt.cancel(task)
         self._patience.set(self._host.clock.now(), STOP_SECONDS)

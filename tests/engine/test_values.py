@@ -2,13 +2,14 @@
 
 import json
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiki.engine.ids import (
+    AIKI_NAMESPACE,
     child_run_id,
     idempotency_key_of,
     letter_id_of,
@@ -89,6 +90,11 @@ def test_a_key_names_one_run_of_one_workflow() -> None:
     assert run_id_for_key("greet", "k") == run_id_for_key("greet", "k")
     assert run_id_for_key("greet", "k") != run_id_for_key("other", "k")
     assert UUID(run_id_for_key("greet", "k")).version == 5
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_names_are_the_uuids_that_anybody_can_compute(key: str) -> None:
+    assert run_id_for_key("greet", key) == str(uuid5(AIKI_NAMESPACE, f"run\0greet\0{key}"))
 
 
 def test_names_of_different_things_never_meet() -> None:
