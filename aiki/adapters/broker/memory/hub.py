@@ -198,10 +198,20 @@ class MemoryHub:
             raise UnroutableError("", queue, hint="there is no such queue") from error
         self.commands(queue).put_raw(body)
 
+    @property
+    def queue_names(self) -> tuple[str, ...]:
+        """The names of all queues that there are."""
+        return tuple(self._named())
+
     def ready(self, queue: str) -> tuple[Any, ...]:
         """Tell what waits in *queue*: values, or bytes where they were injected. Nothing, if there is none."""
         found = self._named().get(queue)
         return found.ready if found is not None else ()
+
+    def depth(self, queue: str) -> int | None:
+        """Tell how much waits in *queue*; ``None`` if there is no such queue."""
+        found = self._named().get(queue)
+        return None if found is None else len(found.ready)
 
     def held(self, queue: str) -> int:
         """Tell how many messages of *queue* are delivered and not acknowledged."""

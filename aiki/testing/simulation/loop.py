@@ -1,0 +1,177 @@
+"""The event loop of a simulation: one thread, virtual time, and processes that can die or freeze between two steps.
+
+Time passes only when nothing else can happen, and then jumps to the next timer. What
+runs is a function of what was asked for, so the same seed gives the same run.
+"""
+
+import asyncio
+import heapq
+from asyncio.events import Handle
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar, TypeVarTuple
+
+__all__ = ["Process", "SimulationLoop", "SimulationStuckError", "process_of", "running_process"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+# Some ten times what a simulation takes: more means that something goes round in circles.
+STEPS_MAX = 3_000_000
+
+
+class SimulationStuckError(Exception):
+    """Nothing is ever going to happen again, or something happens for ever."""
+
+
+class Process:
+    """What dies together: the steps of one simulated process are those that run in its context."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_dead = False
+        self.is_frozen = False
+        self.held_back: list[Handle] = []
+        """The steps that it did not get to. Of the dead they are kept too: what is dropped would be cleaned up."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Begin *work* in this process."""
+        context = copy_context()
+        context.run(_PROCESS.set, self)
+        return asyncio.get_running_loop().create_task(work, context=context)
+
+    def die(self) -> None:
+        """Take no further step, not even to clean up."""
+        self.is_dead = True
+
+    def freeze(self) -> None:
+        """Take no step until thawed."""
+        self.is_frozen = True
+
+    def thaw(self) -> None:
+        """Take the steps that were held back, in order, and all others."""
+        self.is_frozen = False
+        if not self.is_dead:
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, SimulationLoop)
+            loop.take_up(self.held_back)
+            self.held_back = []
+
+
+_PROCESS: ContextVar[Process | None] = ContextVar("simulated process", default=None)
+
+
+def running_process() -> Process | None:
+    """Tell whose step is being taken; ``None``: the world's own."""
+    return _PROCESS.get()
+
+
+def process_of(context: Context) -> Process | None:
+    """Tell to whom a context belongs."""
+    return context.get(_PROCESS)
+
+
+class _Future(asyncio.Future[T]):
+    """A future that has the same place in a set in every run of a seed."""
+
+    def __init__(self, loop: "SimulationLoop") -> None:
+        self._number = loop.next_number()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class _Task(asyncio.Task[T]):
+    """A task that has the same place in a set in every run of a seed."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T], loop: "SimulationLoop", **kwargs: Any) -> None:
+        self._number = number = loop.next_number()
+        kwargs["name"] = kwargs.get("name") or f"Task-{number}"
+        super().__init__(coro, loop=loop, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class SimulationLoop(asyncio.BaseEventLoop):
+    """An event loop without I/O, in which waiting takes no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+        self.is_over = False
+        """Once set, nothing that is asked for is done: what is left is only being cleaned away."""
+        self._now = 0.0
+        self._numbers = 0
+        self._outside = copy_context()
+        self.set_task_factory(_make_task)  # type: ignore[arg-type]
+
+    def time(self) -> float:
+        """Tell the seconds since the simulation began."""
+        return self._now
+
+    def next_number(self) -> int:
+        """Number what sets order by."""
+        self._numbers += 1
+        return self._numbers
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        """Make a future."""
+        return _Future(self)
+
+    def later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts) -> asyncio.TimerHandle:
+        """Call *callback* after *delay*, as a step of nobody: of a network, a server, the world."""
+        return self.call_later(delay, callback, *args, context=self._outside)
+
+    def take_up(self, handles: list[Handle]) -> None:
+        """Let steps that were held back be taken now."""
+        self._ready.extend(handles)
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Handle:
+        """Take a step soon."""
+        if self.is_over:
+            return Handle(callback, args, self, context)
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        """Take a step at *when*."""
+        if self.is_over:
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        return super().call_at(when, callback, *args, context=context)
+
+    def _run_once(self) -> None:
+        """Take the steps that are ready, or let time pass until one is."""
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and (scheduled[0]._cancelled or scheduled[0]._when <= self._now or not ready):
+            timer = heapq.heappop(scheduled)
+            timer._scheduled = False
+            if not timer._cancelled:
+                self._now = max(self._now, timer._when)
+                ready.append(timer)
+        if not ready:
+            raise SimulationStuckError("nothing is ever going to happen again")
+
+        self.steps += len(ready)
+        if self.steps > STEPS_MAX:
+            raise SimulationStuckError(f"it is not over after {STEPS_MAX:,} steps")
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            process = process_of(handle._context)  # type: ignore[attr-defined]
+            if process is not None and (process.is_dead or process.is_frozen):
+                process.held_back.append(handle)
+            elif not handle._cancelled:
+                handle._run()
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Leave it where it is; it is dropped when its time comes."""
+
+    def _write_to_self(self) -> None:
+        """Wake nobody up: there is one thread."""
+
+
+def _make_task(loop: SimulationLoop, coro: Coroutine[Any, Any, T], **kwargs: Any) -> "asyncio.Task[T]":
+    return _Task(coro, loop, **kwargs)

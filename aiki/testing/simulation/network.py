@@ -1,0 +1,175 @@
+"""The network of a simulation: everything that a process does to the world passes through here, and may go wrong.
+
+A request takes a while to arrive and its answer a while to come back. A process that
+dies or freezes meanwhile changes nothing of that: what is under way arrives.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeVar
+
+from aiki.errors import AikiError
+from aiki.testing.simulation.loop import Process, SimulationLoop
+
+__all__ = ["Fate", "Link", "LinkLostError", "Network"]
+
+T = TypeVar("T")
+
+# Seconds. Most of the time the network of a data centre, now and then one that is busy.
+LATENCY, BUSY_LATENCY, BUSY_SHARE = 0.001, 0.05, 0.02
+
+
+class LinkLostError(Exception):
+    """The connection is gone; whether what was asked for was done is unknown."""
+
+
+@dataclass(slots=True)
+class Fate:
+    """What becomes of one request."""
+
+    delay: float = 0.0
+    """How much longer than usual it takes to arrive."""
+    arrives: bool = True
+    answered: bool = True
+    twice: bool = False
+    partial: bool = False
+    """Only some of it is done (where that is possible), and the answer says that it failed."""
+    breaks: bool = False
+    """The connection is lost while it is under way."""
+
+
+OnStep = Callable[[int, Process, str], Fate | None]
+"""Decides about the n-th request; ``None``: nothing special."""
+
+
+@dataclass(slots=True)
+class Network:
+    """Carries requests, and keeps the trace."""
+
+    loop: SimulationLoop
+    random: Random
+    trace: list[str] = field(default_factory=list)
+    is_traced: bool = True
+    steps: int = 0
+    on_step: OnStep = lambda number, process, what: None
+
+    def say(self, who: object, what: str) -> None:
+        """Write a line of the trace."""
+        if self.is_traced:
+            self.trace.append(f"{self.loop.time():12.6f} {who!s:<16} {what}")
+
+    def latency(self) -> float:
+        """Draw how long something is under way."""
+        longest = BUSY_LATENCY if self.random.random() < BUSY_SHARE else LATENCY
+        return self.random.uniform(0.0001, longest)
+
+    def fate(self, process: Process, what: str) -> Fate:
+        """Count a request, and decide what becomes of it."""
+        self.steps += 1
+        return self.on_step(self.steps, process, what) or Fate()
+
+
+class Link:
+    """One connection of one process: what is sent on it arrives in the order of sending."""
+
+    def __init__(self, network: Network, process: Process) -> None:
+        self.network = network
+        self.process = process
+        self._last_arrival = 0.0
+        self._waiting: dict[asyncio.Future[Any], None] = {}
+        self._generation = 0
+        self._is_swallowed = False
+
+    async def call(
+        self, what: str, do: Callable[[], T], *, partly: Callable[[], object] | None = None, on_break: Callable[[], None]
+    ) -> T:
+        """Have *do* done at the other end, and give what it returns or raises.
+
+        *partly* does some of it, where the fate is so; *on_break* is told that the connection has to go.
+
+        Raises:
+            LinkLostError: nobody knows whether it was done.
+        """
+        self.network.say(self.process, what)
+        fate = self.network.fate(self.process, what)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting[answer] = None
+        self._send(lambda: self._arrive(what, fate, do, partly, answer), fate)
+        if fate.breaks:
+            on_break()
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(answer, None)
+
+    def post(self, what: str, do: Callable[[], object]) -> None:
+        """Have *do* done at the other end; nobody hears whether it was."""
+        self.network.say(self.process, what)
+        fate = self.network.fate(self.process, what)
+        if fate.arrives:
+            self._send(do, fate)
+
+    def back(self, do: Callable[[], object]) -> None:
+        """Let something come from the other end, unless the connection is lost before."""
+        generation = self._generation
+        self._last_arrival = max(self._last_arrival, self.network.loop.time() + self.network.latency())
+        delay = self._last_arrival - self.network.loop.time()
+        self.network.loop.later(delay, lambda: do() if generation == self._generation else None)
+
+    def lose(self, *, swallow: bool) -> None:
+        """Fail what waits for an answer; with *swallow*, what is under way does not arrive."""
+        self._generation += 1
+        self._is_swallowed = swallow
+        for answer in self._waiting:
+            if not answer.done():
+                answer.set_exception(LinkLostError())
+
+    def _send(self, do: Callable[[], object], fate: Fate) -> None:
+        now, generation = self.network.loop.time(), self._generation
+        arrival = now + self.network.latency() + fate.delay
+        if not fate.delay:  # What is held up was sent on a connection that is lost meanwhile: others overtake it.
+            arrival = self._last_arrival = max(self._last_arrival, arrival)
+
+        def arrive() -> None:
+            if generation == self._generation or not self._is_swallowed:
+                with suppress(AikiError):
+                    do()
+
+        self.network.loop.later(arrival - now, arrive)
+
+    def _arrive(
+        self,
+        what: str,
+        fate: Fate,
+        do: Callable[[], T],
+        partly: Callable[[], object] | None,
+        answer: "asyncio.Future[T]",
+    ) -> None:
+        if fate.partial and partly is not None:
+            partly()
+        if not fate.arrives or fate.partial:
+            self.network.loop.later(self.network.latency(), _settle, answer, None, LinkLostError())
+            return
+        value: T | None = None
+        error: Exception | None = None
+        try:
+            value = do()
+            if fate.twice:
+                do()
+        except AikiError as raised:
+            error = raised
+        if not fate.answered:
+            error = LinkLostError()
+        self.network.loop.later(self.network.latency(), _settle, answer, value, error)
+
+
+def _settle(answer: "asyncio.Future[Any]", value: object, error: Exception | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(value)
+    else:
+        answer.set_exception(error)

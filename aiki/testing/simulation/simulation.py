@@ -1,0 +1,265 @@
+"""One simulation: from a seed to a verdict."""
+
+import asyncio
+import gc
+import logging
+import os
+import random as global_random
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+from aiki.testing.simulation.faults import Fault, Injector, draw_faults
+from aiki.testing.simulation.invariants import Watch
+from aiki.testing.simulation.loop import SimulationLoop, SimulationStuckError
+from aiki.testing.simulation.roles import Driver, elsewhere, orchestrator, rebuilder, worker
+from aiki.testing.simulation.store import done_at_once
+from aiki.testing.simulation.workload import Job, draw_jobs, recorder
+from aiki.testing.simulation.world import World
+from aiki.worker.threads import Threads
+
+__all__ = ["Report", "simulate"]
+
+# Faults may go on for this long; after that, everything is put right, and then has so long to come to an end.
+TROUBLE_SECONDS, HEALING_SECONDS = 300.0, 1800.0
+
+# Once every run is over: what is still under way may arrive, leases run out, presences expire.
+SETTLING_SECONDS = 120.0
+
+# What is said at this level, and is no fault of the code.
+_EXPECTED_ERRORS = frozenset({"worker.lease_lost"})
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of one simulation."""
+
+    seed: int
+    faults: list[Fault]
+    violations: list[str] = field(default_factory=list)
+    trace: list[str] = field(default_factory=list)
+    jobs: list[str] = field(default_factory=list)
+    runs: int = 0
+    executions: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    """Of virtual time."""
+
+
+def simulate(seed: int, *, faults: Sequence[Fault] | None = None, traced: bool = False) -> Report:
+    """Simulate what *seed* says, or the same with other *faults*."""
+    random = Random(seed)
+    jobs = draw_jobs(random)
+    drawn = draw_faults(random)
+    report = Report(seed, list(drawn if faults is None else faults))
+    with _from_seed(seed), _errors_into(report):
+        attempts: list[Callable[[Any], None]] = []
+        token = recorder.set(lambda context: attempts[0](context))
+        loop = SimulationLoop()
+        try:
+            _run(loop, report, jobs, random, attempts, traced=traced)
+        finally:
+            recorder.reset(token)
+            attempts.clear()
+            jobs.clear()
+            _clear_away(loop)
+    return report
+
+
+def _run(
+    loop: SimulationLoop,
+    report: Report,
+    jobs: list[Job],
+    random: Random,
+    attempts: list[Callable[[Any], None]],
+    *,
+    traced: bool,
+) -> None:
+    world = World(loop, random, partitions=random.choice((1, 2, 3)))
+    world.network.is_traced = traced
+    watch = Watch(world)
+    attempts.append(watch.on_attempt)
+    loop.set_exception_handler(lambda _, context: _on_error(watch, context))
+    simulation = _Simulation(world, watch, jobs, report)
+    try:
+        loop.run_until_complete(simulation.run())
+    except SimulationStuckError as error:
+        watch.complain(str(error))
+    report.violations += watch.violations
+    report.trace = world.network.trace
+    report.runs, report.executions = len(watch.runs), watch.executions
+    report.steps, report.seconds = world.network.steps, loop.time()
+
+
+class _Simulation:
+    """Lets a world begin, break, heal and end."""
+
+    def __init__(self, world: World, watch: Watch, jobs: list[Job], report: Report) -> None:
+        self._world = world
+        self._watch = watch
+        self._jobs = jobs
+        self._report = report
+        self._driver = Driver(jobs, watch.complain)
+        self._rebuilds = 0
+        self._lost: list[Job] = []
+
+    async def run(self) -> None:
+        """Simulate all of it."""
+        world = self._world
+        injector = Injector(world, self._report.faults)
+        world.network.on_step = injector.on_step
+        world.on_wipe = self._on_wipe
+        self._begin()
+        await self._until(lambda: self._is_over() and injector.is_done, seconds=TROUBLE_SECONDS)
+        world.heal()
+        if world.was_wiped:
+            await self._rebuild()
+        if not await self._until(self._is_over, seconds=HEALING_SECONDS):
+            self._complain_of_what_is_stuck()
+            return
+        await asyncio.sleep(SETTLING_SECONDS)
+        self._watch.check_journals()
+        self._watch.check_what_is_left()
+
+    def _begin(self) -> None:
+        world, random = self._world, self._world.random
+        for number in range(random.choice((1, 2, 2, 3))):
+            world.begin(f"orchestrator-{number}", orchestrator)
+        for number in range(random.choice((1, 2, 2))):
+            world.begin(f"worker-{number}", worker)
+        world.begin("elsewhere", elsewhere)
+        world.begin("client", self._driver.role)
+
+    async def _until(self, holds: Callable[[], bool], *, seconds: float) -> bool:
+        """Wait until something holds; tell whether it came to that in time."""
+        end = self._world.loop.time() + seconds
+        while not holds():
+            if self._world.loop.time() > end:
+                return False
+            await asyncio.sleep(0.5)
+        return True
+
+    def _is_over(self) -> bool:
+        heard = all(job.heard for job in self._jobs)
+        return heard and all(run.status.is_final for run in self._watch.runs)
+
+    def _on_wipe(self) -> None:
+        """Take note of what nobody promised to keep: what the broker had confirmed and no orchestrator had stored."""
+        stored = {run.run_id for run in self._watch.runs}
+        self._lost += [job for job in self._jobs if job.run_id is not None and job.run_id not in stored]
+        self._rebuilds += 1
+        self._world.loop.later(30.0, self._begin_rebuilding)
+
+    def _begin_rebuilding(self) -> None:
+        self._world.begin(f"rebuilder-{self._rebuilds}", rebuilder)
+
+    async def _rebuild(self) -> None:
+        """Rebuild the queues, and say again what was lost with them before anybody had stored it."""
+        name = f"rebuilder-{self._rebuilds}-last"
+        member = self._world.begin(name, rebuilder)
+        await self._until(lambda: "done" in self._world.members[name].parts, seconds=60.0)
+        del member
+        stored = {run.run_id for run in self._watch.runs}
+        for job in self._jobs:
+            if job in self._lost and job.run_id not in stored:
+                if job.is_stored:
+                    self._watch.complain(f"job {job.number} was said to be stored, and is not")
+                job.run_id = None
+            job.said = [] if job.run_id is None or not job.heard else job.said
+        self._world.kill(self._world.members["client"], after=0.1)
+
+    def _complain_of_what_is_stuck(self) -> None:
+        for run in self._watch.runs:
+            if not run.status.is_final:
+                self._watch.complain(f"run {run.run_id[-6:]} ({run.workflow}) is {run.status} for ever: {run.pair}")
+        for job in self._jobs:
+            if not job.heard:
+                there = done_at_once(self._world.store.load([job.run_id or ""]))
+                state = there[job.run_id].status if job.run_id in there else "nowhere"
+                self._watch.complain(f"job {job.number} ({job.workflow.name}) was not heard of; its run is {state}")
+
+
+def _on_error(watch: Watch, context: dict[str, Any]) -> None:
+    """Note what a callback raised; of what was dropped without a look, most belonged to the dead."""
+    error = context.get("exception")
+    if "never retrieved" not in context["message"] and "was destroyed" not in context["message"]:
+        watch.complain(f"{context['message']}: {error!r}")
+
+
+class _ErrorsIntoReport(logging.Handler):
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.ERROR)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() not in _EXPECTED_ERRORS:
+            error = record.exc_info[1] if record.exc_info else None
+            self._report.violations.append(f"log: {record.getMessage()} {error!r}")
+
+
+@contextmanager
+def _errors_into(report: Report) -> Iterator[None]:
+    """Take what the code logs as an error for a violation."""
+    handler, log = _ErrorsIntoReport(report), logging.getLogger("aiki")
+    level, propagates = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.ERROR)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagates
+
+
+async def _call_inline(self: Threads, function: Callable[[], Any]) -> Any:
+    """Do what a thread would do."""
+    await asyncio.sleep(0)
+    return function()
+
+
+@contextmanager
+def _from_seed(seed: int) -> Iterator[None]:
+    """Let everything that is random in this process follow from *seed*, and nothing run in a thread."""
+    source = Random(f"bytes of {seed}")
+    state = global_random.getstate()
+    global_random.seed(f"numbers of {seed}")
+    collecting = gc.isenabled()
+    gc.disable()  # What the dead leave behind must not be cleaned up at moments that depend on other simulations.
+    try:
+        with (
+            patch.object(os, "urandom", source.randbytes),
+            patch.object(global_random, "_urandom", source.randbytes),
+            patch("aiki.sdk.starting.urandom", source.randbytes),
+            patch.object(Threads, "call", _call_inline),
+        ):
+            yield
+    finally:
+        global_random.setstate(state)
+        if collecting:
+            gc.enable()
+
+
+def _clear_away(loop: SimulationLoop) -> None:
+    """Drop what is left of a world, without a word."""
+    loop.is_over = True
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop.set_exception_handler(lambda _, context: None)
+            loop._ready.clear()  # type: ignore[attr-defined]
+            loop._scheduled.clear()  # type: ignore[attr-defined]
+            gc.collect()
+        loop.close()
+    finally:
+        sys.unraisablehook = hook
+
+

@@ -1,0 +1,309 @@
+"""What is executed in a simulation: small workflows whose outcome is known, whatever happens to those who execute them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from aiki.errors import TaskFailedError
+from aiki.sdk.context import TaskContext
+from aiki.sdk.run import Run
+from aiki.sdk.task import task
+from aiki.sdk.workflow import Workflow, workflow
+from aiki.engine.retry import exponential, fixed
+
+__all__ = ["ELSEWHERE", "TASKS", "WORKFLOWS", "Job", "draw_jobs", "recorder"]
+
+ELSEWHERE = "elsewhere"
+"""The queue of the tasks that other workers execute."""
+
+recorder: ContextVar[Callable[[TaskContext], None]] = ContextVar("recorder", default=lambda context: None)
+"""Who is told of each attempt that begins."""
+
+
+class BusyError(Exception):
+    """Not this time."""
+
+
+@task
+async def double(context: TaskContext, value: int, seconds: float = 0.01) -> int:
+    """Double *value*, slowly."""
+    recorder.get()(context)
+    await asyncio.sleep(seconds)
+    return value * 2
+
+
+@task
+def triple(context: TaskContext, value: int) -> int:
+    """Triple *value*, in a thread."""
+    recorder.get()(context)
+    return value * 3
+
+
+@task(retry=exponential(max_attempts=4, base_delay=0.1, factor=3.0))
+async def stubborn(context: TaskContext, refusals: int) -> int:
+    """Fail *refusals* times; tells at which attempt it did not."""
+    recorder.get()(context)
+    await asyncio.sleep(0.005)
+    if context.attempt <= refusals:
+        raise BusyError(f"attempt {context.attempt}")
+    return context.attempt
+
+
+@task(retry=fixed(max_attempts=2, delay=0.3))
+async def hopeless(context: TaskContext) -> None:
+    """Fail always."""
+    recorder.get()(context)
+    raise BusyError(f"attempt {context.attempt}")
+
+
+@task(queue=ELSEWHERE, retry=fixed(max_attempts=3, delay=0.2))
+async def remote(context: TaskContext, value: int) -> int:
+    """Double *value* on another worker, at the second attempt where it is odd."""
+    recorder.get()(context)
+    await asyncio.sleep(0.02)
+    if value % 2 and context.attempt == 1:
+        raise BusyError("odd")
+    return value * 2
+
+
+@workflow(version="1")
+async def sequence(run: Run, value: int, steps: int) -> int:
+    """One task after the other."""
+    for number in range(steps):
+        value = await (triple.run(run, value) if number % 3 == 2 else double.run(run, value))
+    return value
+
+
+@workflow(version="1")
+async def fan(run: Run, values: list[int]) -> list[int]:
+    """Tasks side by side, then one that depends on all."""
+    doubled = await asyncio.gather(*(double.run(run, value, 0.01 * (value % 5)) for value in values))
+    return [*doubled, await double.run(run, sum(doubled))]
+
+
+@workflow(version="1")
+async def nap(run: Run, seconds: float) -> int:
+    """A task, a sleep, a task."""
+    value = await double.run(run, 1)
+    await asyncio.sleep(seconds)
+    return await double.run(run, value)
+
+
+@workflow(version="1")
+async def patient(run: Run, refusals: int) -> int:
+    """A task that is tried again."""
+    return await stubborn.run(run, refusals)
+
+
+@workflow(version="1")
+async def failing(run: Run) -> None:
+    """A run that fails."""
+    await double.run(run, 1)
+    await hopeless.run(run)
+
+
+@workflow(version="1")
+async def forgiving(run: Run) -> int:
+    """A run that finds another way."""
+    try:
+        await hopeless.run(run)
+    except TaskFailedError:
+        return await double.run(run, 21)
+    return 0
+
+
+@workflow(version="1")
+async def approval(run: Run) -> int:
+    """Two words from outside, and a task after each."""
+    first = await double.run(run, await run.wait_for_signal("first", int))
+    return first + await double.run(run, await run.wait_for_signal("second", int))
+
+
+@workflow(version="1")
+async def deadline(run: Run, seconds: float) -> str:
+    """Something that takes too long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.sleep(seconds + 600)
+    except TimeoutError:
+        return f"late {await double.run(run, 1)}"
+    return "in time"
+
+
+@workflow(version="1")
+async def race(run: Run, seconds: list[float]) -> list[int]:
+    """What is asked for next depends on what came first: each result is doubled as soon as it is there."""
+    waiting = {asyncio.ensure_future(double.run(run, number, pause)) for number, pause in enumerate(seconds)}
+    order: list[int] = []
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for one in sorted(one.result() // 2 for one in done):
+            order.append(one)
+            await double.run(run, 1000 + 100 * len(order) + one)
+    return order
+
+
+@workflow(version="1")
+async def stamped(run: Run) -> list[str]:
+    """What a run makes up is the same in every replay, or the tasks would be others."""
+    made = [str(run.uuid()), str(run.random.random()), run.now().isoformat()]
+    await double.run(run, len(made[0]) + int(float(made[1]) * 1000))
+    await asyncio.sleep(0.4)
+    made.append(run.now().isoformat())
+    await double.run(run, int(run.now().timestamp() * 1000) % 1_000_003)
+    return made
+
+
+@workflow(version="1")
+async def family(run: Run, values: list[int]) -> list[int]:
+    """Child runs side by side, and a task."""
+    children = await asyncio.gather(*(sequence.run(run, value, 2) for value in values))
+    return [*children, await double.run(run, len(children))]
+
+
+@workflow(version="1")
+async def delegating(run: Run, values: list[int]) -> list[int]:
+    """Tasks on other workers."""
+    return list(await asyncio.gather(*(remote.run(run, value) for value in values)))
+
+
+WORKFLOWS: tuple[Workflow[..., Any], ...] = (
+    sequence,
+    fan,
+    nap,
+    patient,
+    failing,
+    forgiving,
+    approval,
+    deadline,
+    race,
+    stamped,
+    family,
+    delegating,
+)
+TASKS = (remote,)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A run that a client wants, what must come of it, and how far the client has got."""
+
+    number: int
+    workflow: Workflow[..., Any]
+    arguments: tuple[Any, ...]
+    fits: Callable[[Any], bool]
+    """Whether a result is right."""
+    fails: bool = False
+    signals: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    run_id: str | None = None
+    """Set once the run was accepted."""
+    is_stored: bool = False
+    """The client knows that it was stored, not only that the broker has it."""
+    said: list[str] = field(default_factory=list)
+    """The signals that were confirmed."""
+    heard: int = 0
+    """How often a client heard the right outcome."""
+
+
+def _is(expected: Any) -> Callable[[Any], bool]:
+    return lambda result: bool(result == expected)
+
+
+def _sequence(random: Random) -> dict[str, Any]:
+    value, steps = random.randint(1, 50), random.randint(1, 6)
+    expected = value
+    for number in range(steps):
+        expected *= 3 if number % 3 == 2 else 2
+    return {"workflow": sequence, "arguments": (value, steps), "fits": _is(expected)}
+
+
+def _fan(random: Random) -> dict[str, Any]:
+    values = [random.randint(1, 9) for _ in range(random.randint(2, 5))]
+    doubled = [value * 2 for value in values]
+    return {"workflow": fan, "arguments": (values,), "fits": _is([*doubled, sum(doubled) * 2])}
+
+
+def _nap(random: Random) -> dict[str, Any]:
+    return {"workflow": nap, "arguments": (random.choice((0.1, 0.5, 3.0, 20.0, 70.0)),), "fits": _is(4)}
+
+
+def _patient(random: Random) -> dict[str, Any]:
+    refusals = random.randint(1, 3)
+    return {"workflow": patient, "arguments": (refusals,), "fits": _is(refusals + 1)}
+
+
+def _failing(random: Random) -> dict[str, Any]:
+    return {"workflow": failing, "arguments": (), "fits": _is(None), "fails": True}
+
+
+def _forgiving(random: Random) -> dict[str, Any]:
+    return {"workflow": forgiving, "arguments": (), "fits": _is(42)}
+
+
+def _approval(random: Random) -> dict[str, Any]:
+    return {"workflow": approval, "arguments": (), "fits": _is(2 * 5 + 2 * 6), "signals": ("first", "second")}
+
+
+def _deadline(random: Random) -> dict[str, Any]:
+    return {"workflow": deadline, "arguments": (random.choice((0.1, 1.0, 10.0)),), "fits": _is("late 2")}
+
+
+def _race(random: Random) -> dict[str, Any]:
+    seconds = [random.choice((0.001, 0.02, 0.05)) for _ in range(random.randint(2, 4))]
+    expected = list(range(len(seconds)))
+    return {"workflow": race, "arguments": (seconds,), "fits": lambda result: sorted(result) == expected}
+
+
+def _stamped(random: Random) -> dict[str, Any]:
+    return {"workflow": stamped, "arguments": (), "fits": lambda result: len(result) == 4 and result[2] <= result[3]}
+
+
+def _family(random: Random) -> dict[str, Any]:
+    values = [random.randint(1, 9) for _ in range(random.randint(1, 3))]
+    return {
+        "workflow": family,
+        "arguments": (values,),
+        "fits": _is([*(value * 4 for value in values), len(values) * 2]),
+    }
+
+
+def _delegating(random: Random) -> dict[str, Any]:
+    values = [random.randint(1, 9) for _ in range(random.randint(1, 3))]
+    return {"workflow": delegating, "arguments": (values,), "fits": _is([value * 2 for value in values])}
+
+
+_KINDS: Sequence[Callable[[Random], dict[str, Any]]] = (
+    _sequence,
+    _fan,
+    _nap,
+    _patient,
+    _failing,
+    _forgiving,
+    _approval,
+    _deadline,
+    _race,
+    _stamped,
+    _family,
+    _delegating,
+)
+
+
+def draw_jobs(random: Random) -> list[Job]:
+    """Draw what clients want in one simulation."""
+    jobs = []
+    for number in range(random.choice((1, 1, 2, 2, 3, 4))):
+        facts = random.choice(_KINDS)(random)
+        options: dict[str, Any] = {}
+        if random.random() < 0.4:
+            options["idempotency_key"] = f"job-{number}"
+        elif random.random() < 0.3:
+            options["confirm"] = "stored"
+        if random.random() < 0.7:
+            options["recoveries_max"] = 1000
+        jobs.append(Job(number, **facts, options=options))
+    return jobs
