@@ -34,7 +34,7 @@ from aiki.testing.contracts.store_parts.values import (
     entries,
     loaded,
 )
-from aiki.testing.servers import Mongo, MongoNode
+from aiki.testing.servers import Mongo, MongoNode, MongoReplicaSet
 
 PATIENCE = 20.0
 UNAUTHORIZED = 13
@@ -174,6 +174,12 @@ class GuardedNode(StandaloneNode):
 def standalone(tmp_path: Path) -> Iterator[StandaloneNode]:
     with StandaloneNode(tmp_path / "standalone") as node:
         yield node
+
+
+@pytest.fixture
+def replica_set(tmp_path: Path) -> Iterator[MongoReplicaSet]:
+    with MongoReplicaSet(tmp_path / "members") as members:
+        yield members
 
 
 @pytest.fixture
@@ -350,43 +356,97 @@ async def given_again(store: MongoStore, change: RunChange) -> None:
             return
 
 
-async def test_nothing_that_was_acknowledged_is_lost_when_the_primary_is_killed(dedicated_mongo: MongoNode) -> None:
-    acknowledged: list[RunChange] = []
+class Committers:
+    """Commit runs of three entries each, several at a time, whatever happens to the servers, until it is enough."""
 
-    async def commit_until(ended: asyncio.Event, store: MongoStore) -> None:
-        while not ended.is_set():
-            run = (await created_again(store)).after
+    def __init__(self, store: MongoStore) -> None:
+        self.acknowledged: list[RunChange] = []
+        self._store = store
+        self._enough = False
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(self._commit())
+            try:
+                yield
+            finally:
+                self._enough = True
+
+    async def _commit(self) -> None:
+        while not self._enough:
+            change = RunChange.between(None, a_run())
+            await given_again(self._store, change)
             for seq in range(1, 4):
-                change = RunChange.between(run, replace(run, holder=f"worker-{seq}", last_seq=seq), (an_entry(seq),))
-                await given_again(store, change)
                 run = change.after
-            acknowledged.append(change)
+                change = RunChange.between(run, replace(run, holder=f"worker-{seq}", last_seq=seq), (an_entry(seq),))
+                await given_again(self._store, change)
+            self.acknowledged.append(change)
 
-    async def created_again(store: MongoStore) -> RunChange:
-        change = RunChange.between(None, a_run())
-        await given_again(store, change)
-        return change
+    async def more(self) -> None:
+        """Wait until some more runs have been committed."""
+        enough = len(self.acknowledged) + 10
+        await until(lambda: len(self.acknowledged) > enough)
 
-    async def more() -> None:
-        enough = len(acknowledged) + 10
-        await until(lambda: len(acknowledged) > enough)
+    async def nothing_is_lost(self) -> bool:
+        """Read everything that was acknowledged, and compare."""
+        runs = [change.after for change in self.acknowledged]
+        there = await self._store.load([run.run_id for run in runs])
+        journals = await self._store.journals(runs)
+        return all(there.get(run.run_id) == run and journals[run.run_id] == list(entries(1, 3)) for run in runs)
 
+
+async def test_nothing_that_was_acknowledged_is_lost_when_the_server_is_killed(dedicated_mongo: MongoNode) -> None:
     async with opened(dedicated_mongo.url) as store:
-        ended = asyncio.Event()
-        committers = [asyncio.create_task(commit_until(ended, store)) for _ in range(4)]
-        for _ in range(2):
-            await more()
-            await asyncio.to_thread(dedicated_mongo.kill)
-            await asyncio.to_thread(dedicated_mongo.start)
-        await more()
-        ended.set()
-        await asyncio.gather(*committers)
+        committers = Committers(store)
+        async with committers.at_work():
+            for _ in range(2):
+                await committers.more()
+                await asyncio.to_thread(dedicated_mongo.kill)
+                await asyncio.to_thread(dedicated_mongo.start)
+            await committers.more()
 
-        there = await store.load([change.after.run_id for change in acknowledged])
-        journals = await store.journals(list(there.values()))
-    for change in acknowledged:
-        assert there[change.after.run_id] == change.after
-        assert journals[change.after.run_id] == list(entries(1, 3))
+        assert await committers.nothing_is_lost()
+
+
+async def test_nothing_that_was_acknowledged_is_lost_with_the_primary_of_a_set(replica_set: MongoReplicaSet) -> None:
+    async with opened(replica_set.url, timeout=5.0) as store:
+        committers = Committers(store)
+        async with committers.at_work():
+            for _ in range(2):
+                await committers.more()
+                primary = await asyncio.to_thread(replica_set.wait_for_primary)
+                await asyncio.to_thread(primary.kill)
+                await asyncio.to_thread(replica_set.wait_for_primary, other_than=primary)
+                await committers.more()  # Two of three are enough.
+                assert await committers.nothing_is_lost()
+                await asyncio.to_thread(replica_set.start)
+            await committers.more()
+
+        assert await committers.nothing_is_lost()
+
+
+async def test_without_a_majority_nothing_is_acknowledged_and_nobody_waits_for_ever(
+    replica_set: MongoReplicaSet,
+) -> None:
+    async with opened(replica_set.url, timeout=1.0) as store:
+        run = await created(store)
+        change = RunChange.between(run, replace(run, holder="worker-1", last_seq=1), (an_entry(1),))
+        primary = await asyncio.to_thread(replica_set.wait_for_primary)
+        others = [member for member in replica_set.members if member is not primary]
+        for member in others:
+            await asyncio.to_thread(member.kill)
+
+        # At first the primary does not know that it is none any more; then there is none.
+        for _ in range(3):
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(StoreUnavailableError, match="MongoDB"):
+                    await store.commit([change])
+
+        await asyncio.to_thread(replica_set.start)
+        await given_again(store, change)
+        assert await loaded(store, run.run_id) == change.after
 
 
 @pytest.mark.parametrize("deletions", [0, 1])

@@ -14,12 +14,14 @@ from aiki.testing.servers.node import NOBODY, ServerError, ServerNode, ServerSta
 from aiki.testing.servers.ports import free_port, free_ports
 from aiki.testing.servers.programs import ServersUnavailableError
 from aiki.testing.servers.rabbit import Epmd, RabbitNode
+from aiki.testing.servers.replicas import MongoReplicaSet
 
 __all__ = [
     "NOBODY",
     "Epmd",
     "Mongo",
     "MongoNode",
+    "MongoReplicaSet",
     "Rabbit",
     "RabbitNode",
     "ServerError",
