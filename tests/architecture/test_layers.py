@@ -25,7 +25,8 @@ def test_the_layers_hold() -> None:
     # In a process of its own: import-linter disables all loggers that are there, and other tests look at ours.
     lint = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
 
-    done = subprocess.run([sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", lint]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
