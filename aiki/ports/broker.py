@@ -189,6 +189,16 @@ class OrchestratorBroker(ClientBroker, Protocol):
         """
         ...
 
+    async def backlog(self, queue: str, *, timeout: float) -> int | None:
+        """Tell how many commands wait in *queue* for a worker with room; ``None`` if there is no such queue.
+
+        What was delivered and is not acknowledged yet does not count. The number may be some seconds old.
+
+        Raises:
+            BrokerUnavailableError: it cannot be told at present.
+        """
+        ...
+
     async def consume_dead_letters(self, *, prefetch: int) -> Subscription[DeadLetter]:
         """Subscribe to the dead letters, to put them where they can be listed."""
         ...

@@ -68,6 +68,9 @@ class SocketEnd(Broker):
     async def send(self, commands: Sequence[Command], *, timeout: float) -> None:
         await self.memory.send(commands, timeout=timeout)
 
+    async def backlog(self, queue: str, *, timeout: float) -> int | None:
+        return await self.memory.backlog(queue, timeout=timeout)
+
     async def consume_dead_letters(self, *, prefetch: int) -> Subscription[DeadLetter]:
         return await self.memory.consume_dead_letters(prefetch=prefetch)
 

@@ -172,6 +172,11 @@ class MemoryBroker(Broker):
             put()
         await asyncio.sleep(0)
 
+    async def backlog(self, queue: str, *, timeout: float) -> int | None:
+        """Tell how many commands wait in *queue*, exactly."""
+        await self._connection(timeout)
+        return self._hub.depth(queue)
+
     async def consume_dead_letters(self, *, prefetch: int) -> Subscription[DeadLetter]:
         """Subscribe to the dead letters."""
         return await self._subscribe([self._hub.dead_letters], prefetch=prefetch)

@@ -5,7 +5,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from aiki.adapters.broker.rabbitmq.asking import Askers
-from aiki.adapters.broker.rabbitmq.declaring import declare_once, ensure
+from aiki.adapters.broker.rabbitmq.declaring import declare_once, ensure, ready_messages
 from aiki.adapters.broker.rabbitmq.incoming import (
     read_command,
     read_control,
@@ -203,6 +203,12 @@ class RabbitBroker(Broker):
             link = await self._supervisor.current(timeout=deadline.left)
             await apart(declare_once(link, retry_name(delay_ms), retry_queue(delay_ms)))
         await self._sender.deliver(messages, timeout=deadline.left)
+
+    async def backlog(self, queue: str, *, timeout: float) -> int | None:
+        """Ask for the number of ready messages; that of a quorum queue may be some seconds old."""
+        deadline = Deadline(timeout)
+        link = await self._supervisor.current(timeout=deadline.left)
+        return await apart(ready_messages(link, queue, timeout=deadline.left))
 
     async def consume_dead_letters(self, *, prefetch: int) -> Subscription[DeadLetter]:
         """Subscribe to ``aiki.dead-letters``, where what the broker itself gave up arrives too."""

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelInvalidStateError
+from aiormq.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 
 from aiki.adapters.broker.rabbitmq.link import Link
 from aiki.adapters.broker.rabbitmq.trouble import reason_of, talking
 from aiki.errors import AikiError, BrokerUnavailableError, ConfigurationError
 from broker_topology import Queue, Topology
 
-__all__ = ["declare", "declare_on", "declare_once", "differences", "ensure"]
+__all__ = ["declare", "declare_on", "declare_once", "differences", "ensure", "ready_messages"]
 
 RPC_SECONDS = 15.0
 
@@ -77,6 +77,23 @@ async def declare_on(channel: Channel, topology: Topology, *, exclusive: bool = 
         )
     for binding in topology.bindings:
         await channel.queue_bind(binding.queue, binding.exchange, binding.routing_key, timeout=RPC_SECONDS)
+
+
+async def ready_messages(link: Link, queue: str, *, timeout: float) -> int | None:
+    """Look how many messages of *queue* wait to be delivered; ``None`` if there is no such queue.
+
+    Raises:
+        BrokerUnavailableError: the link is gone, or the queue has no leader that could tell.
+    """
+    async with _channel(link) as channel:
+        try:
+            with talking(f"look at queue {queue}"):
+                found = await channel.queue_declare(queue, passive=True, timeout=min(timeout, RPC_SECONDS))
+        except BrokerUnavailableError as error:
+            if isinstance(error.__cause__, ChannelNotFoundEntity):
+                return None
+            raise
+    return found.message_count or 0
 
 
 async def _is_there(link: Link, topology: Topology) -> bool:

@@ -7,8 +7,8 @@ import pytest
 
 from aiki.engine.commands import ExecuteTask, WorkerCommand
 from aiki.engine.payload import NULL, Payload
-from aiki.errors import DeliveryLostError, PayloadTooLargeError
-from aiki.ports.broker import Delivery
+from aiki.errors import BrokerUnavailableError, DeliveryLostError, PayloadTooLargeError
+from aiki.ports.broker import Broker, Delivery
 from aiki.testing.contracts.broker_parts.system import (
     PATIENCE,
     BrokerSystem,
@@ -180,6 +180,42 @@ class CommandsContract:
 
         await broker.send([execute_run(2, queue=QUEUE)], timeout=PATIENCE)
         assert bodies_of(await collect(subscription, 1)) == [execute_run(2, queue=QUEUE)]
+
+    async def test_the_backlog_is_what_waits_for_a_worker_with_room(self, system: BrokerSystem) -> None:
+        orchestrator, worker = await system.connect(), await system.connect()
+        assert await orchestrator.backlog(QUEUE, timeout=PATIENCE) is None
+
+        await orchestrator.send([execute_run(number, queue=QUEUE) for number in range(3)], timeout=PATIENCE)
+        await backlog_is(orchestrator, 3)
+
+        subscription = await worker.consume_commands([QUEUE], prefetch=2)
+        held = await collect(subscription, 2)
+        await backlog_is(orchestrator, 1)
+
+        await subscription.acknowledge(held)
+        await collect(subscription, 1)
+        await backlog_is(orchestrator, 0)
+
+        await subscription.close()
+        await backlog_is(orchestrator, 1)
+
+    async def test_of_a_broker_that_is_away_no_backlog_can_be_told(self, system: BrokerSystem) -> None:
+        orchestrator = await system.connect()
+        await system.isolate(orchestrator)
+
+        with pytest.raises(BrokerUnavailableError):
+            await orchestrator.backlog(QUEUE, timeout=0.05)
+
+        await system.rejoin(orchestrator)
+        async with asyncio.timeout(PATIENCE):
+            assert await orchestrator.backlog(QUEUE, timeout=PATIENCE) is None
+
+
+async def backlog_is(broker: Broker, number: int) -> None:
+    """Wait until the broker has counted anew."""
+    async with asyncio.timeout(PATIENCE):
+        while await broker.backlog(QUEUE, timeout=PATIENCE) != number:  # noqa: ASYNC110 - a count wakes nobody.
+            await asyncio.sleep(0.01)
 
 
 class ControlContract:
