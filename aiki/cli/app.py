@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from aiki.config import Settings
-from aiki.errors import ConfigurationError, listed
+from aiki.errors import AikiError, ConfigurationError, listed
 from aiki.sdk.registry import Registry
 from aiki.sdk.task import Task
 from aiki.sdk.workflow import Workflow
@@ -141,9 +141,12 @@ def _imported(name: str) -> ModuleType:
 
 def _broken(name: str, error: BaseException) -> ConfigurationError:
     """Say why an import failed, with the line of the user's own that did."""
-    text = " ".join(str(error).split())
+    text = " ".join((error.message if isinstance(error, AikiError) else str(error)).split())
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return ConfigurationError(f"the app {name!r} cannot be imported: {what}", hint=_own_line(error))
+    hint = _own_line(error)
+    if isinstance(error, AikiError) and error.hint:
+        hint = f"{error.hint}; {hint}"
+    return ConfigurationError(f"the app {name!r} cannot be imported: {what}", hint=hint)
 
 
 def _own_line(error: BaseException) -> str:

@@ -123,6 +123,28 @@ def test_an_app_that_fails_to_import_is_shown_with_the_line_that_did(aiki: Comma
     assert "at broken.py:2: number = int('three')" in refused
 
 
+def test_an_app_that_aiki_itself_refuses_is_shown_with_what_is_allowed(aiki: CommandLine) -> None:
+    text = "from aiki import workflow\n@workflow(version='1.0 0')\nasync def buy(run): ...\n"
+    (aiki.folder / "broken.py").write_text(text, encoding="utf-8")
+
+    refused = aiki.refuses("worker", "--app", "broken")
+
+    assert "InvalidNameError: '1.0 0' cannot be the name of a version: it contains ' '\n" in refused
+    assert "hint: use letters, digits" in refused
+    assert "at broken.py:2: @workflow(version='1.0 0')" in refused
+
+
+def test_an_orchestrator_without_a_store_says_what_to_look_at(aiki: CommandLine) -> None:
+    refused = aiki.refuses(
+        "orchestrator",
+        AIKI_AMQP_URL="amqp://localhost:1",
+        AIKI_MONGODB_URL="mongodb://localhost:1/?serverSelectionTimeoutMS=200",
+    )
+
+    assert "MongoDB cannot be reached to make its collections: localhost:1" in refused
+    assert "is it running, does AIKI_MONGODB_URL name it" in refused
+
+
 def test_an_app_with_a_mistake_in_its_grammar_is_shown_with_the_line(aiki: CommandLine) -> None:
     (aiki.folder / "broken.py").write_text("import os\ndef (:\n", encoding="utf-8")
 

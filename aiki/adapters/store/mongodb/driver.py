@@ -15,7 +15,13 @@ from bson import CodecOptions
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
 from pymongo.read_concern import ReadConcern
 
 from aiki.codec.documents import Document
@@ -131,6 +137,11 @@ def duplicates(error: BulkWriteError) -> list[int]:
 
 def _unavailable(error: PyMongoError, *, timeout: float, doing: str) -> StoreUnavailableError:
     reason, code = _explain(error)
+    if isinstance(error, ServerSelectionTimeoutError):
+        return StoreUnavailableError(
+            f"MongoDB cannot be reached to {doing}: {reason}",
+            hint="is it running, does AIKI_MONGODB_URL name it, and has its replica set a primary?",
+        )
     if error.timeout:
         return StoreUnavailableError(
             f"MongoDB did not answer within {timeout:g} s when asked to {doing}: {reason}",
