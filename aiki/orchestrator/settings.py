@@ -43,6 +43,8 @@ class OrchestratorSettings:
     sweep_every: float = 30.0
     overdue_slack: float = 10.0
     """How late a timer may be before any orchestrator fires it, whoever owns its partition."""
+    lost_after: float = 300.0
+    """How long a run may be queued before its order counts as lost, if nothing waits in its queue."""
     retention: float = RETENTION_SECONDS
     """How long finished runs are kept that do not say so themselves."""
 

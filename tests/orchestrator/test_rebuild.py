@@ -10,15 +10,8 @@ from aiki.engine.payload import dump_payload
 from aiki.engine.state import Parent, RunState
 from aiki.engine.status import RunStatus
 from aiki.orchestrator import rebuild
-from aiki.ports.store import RunChange
 from aiki.testing.builders import T0, a_run, after, appended, completed, entry, running, sleeping, suspended
-from tests.orchestrator.world import QUEUE, World, a_request, entries_of
-
-
-async def keep(world: World, run: RunState) -> RunState:
-    change = RunChange.between(None, run)
-    assert not await world.store.commit([change])
-    return change.after
+from tests.orchestrator.world import QUEUE, World, a_request, entries_of, keep
 
 
 async def status_of(world: World, run: RunState) -> RunStatus | None:

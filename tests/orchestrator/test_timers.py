@@ -1,4 +1,4 @@
-"""Timers fire once, on time, whoever owns their partition; the sweep does what nobody did."""
+"""Timers fire once, on time, whoever owns their partition."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -10,26 +10,14 @@ from aiki.adapters.broker.memory import MemoryBroker
 from aiki.engine.decide import Moment
 from aiki.engine.events import TimerFired
 from aiki.engine.holding import implied_by_suspension
-from aiki.engine.ids import partition_of
 from aiki.engine.journal import Wait, WaitKind
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.errors import BrokerUnavailableError, StoreError
-from aiki.orchestrator import OrchestratorSettings
-from aiki.orchestrator.patience import StorePatience
-from aiki.orchestrator.repair import RepairSweep
-from aiki.orchestrator.services import Services
-from aiki.orchestrator.stats import Stats
 from aiki.orchestrator.timers import Timers, timer_fired
 from aiki.ports.store import RunChange, Store
-from aiki.testing.builders import T0, after, completed, running, sleeping, suspended
-from tests.orchestrator.world import World, a_request
-
-
-async def keep(world: World, run: RunState) -> RunState:
-    change = RunChange.between(None, run)
-    assert not await world.store.commit([change])
-    return change.after
+from aiki.testing.builders import T0, after, running, sleeping, suspended
+from tests.orchestrator.world import World, a_request, keep, services_of
 
 
 def awaiting_retry(seconds: float, delay_ms: int) -> RunState:
@@ -43,11 +31,6 @@ def fired(world: World) -> list[TimerFired]:
     """What timers have sent, with nobody there to deal with it."""
     bodies = [body for number in range(4) for body in world.hub.ready(f"aiki.events.{number}")]
     return [event for body in bodies for event in body if isinstance(event, TimerFired)]
-
-
-def services_of(world: World, broker: Any = None) -> Services:
-    patience = StorePatience(world.clock, retry_delay=0.1, retry_delay_max=1.0)
-    return Services(broker or world.client, world.store, world.clock, OrchestratorSettings(), Stats(), patience)
 
 
 @pytest.fixture
@@ -234,31 +217,6 @@ async def test_thousands_of_overdue_timers_fire_page_by_page(world: World) -> No
 async def all_are_queued(world: World, runs: list[RunState]) -> bool:
     found = await world.store.load([run.run_id for run in runs])
     return all(run.status is RunStatus.QUEUED for run in found.values())
-
-
-async def test_the_sweep_fires_what_is_overdue_by_more_than_a_slack_in_any_partition(world: World) -> None:
-    sweep = RepairSweep(services_of(world))
-    late = [await keep(world, sleeping(10)) for _ in range(8)]
-    await keep(world, sleeping(12))
-    await world.clock.advance(21)
-
-    await sweep.sweep()
-
-    assert {event.run_id for event in fired(world)} == {run.run_id for run in late}
-    assert len({partition_of(run.run_id, 4) for run in late}) > 1
-
-
-async def test_the_sweep_removes_finished_runs_whose_time_has_come(world: World) -> None:
-    run = running(retention=60.0)
-    over = await keep(world, after(run, completed(run)))
-    sweep = RepairSweep(services_of(world))
-
-    await sweep.sweep()
-    assert await world.run(over.run_id) is not None
-    await world.clock.advance(61)
-    await sweep.sweep()
-
-    assert await world.run(over.run_id) is None
 
 
 async def test_a_nap_is_over_even_if_its_owner_never_fires_it(world: World) -> None:

@@ -25,9 +25,12 @@ from aiki.engine.journal import EntryKind, JournalEntry, Wait, WaitKind
 from aiki.engine.payload import dump_payload
 from aiki.engine.state import RunState
 from aiki.orchestrator import Orchestrator, OrchestratorSettings
+from aiki.orchestrator.patience import StorePatience
+from aiki.orchestrator.services import Services
+from aiki.orchestrator.stats import Stats
 from aiki.ports.broker import WorkerBroker
 from aiki.ports.clock import Clock
-from aiki.ports.store import Store
+from aiki.ports.store import RunChange, Store
 from aiki.testing.builders import requested
 from aiki.testing.clock import ManualClock
 
@@ -229,3 +232,18 @@ async def entries_of(world: World, run_id: str) -> Sequence[JournalEntry]:
     run = await world.run(run_id)
     assert run is not None
     return await world.store.journal(run)
+
+
+async def keep(world: World, run: RunState, *journal: JournalEntry) -> RunState:
+    """Store a run that is not there yet, with what it has recorded."""
+    change = RunChange.between(None, run, journal)
+    assert not await world.store.commit([change])
+    return change.after
+
+
+def services_of(world: World, broker: Any = None, store: Any = None) -> Services:
+    """Make what one part of an orchestrator needs, without the others."""
+    patience = StorePatience(world.clock, retry_delay=0.1, retry_delay_max=1.0)
+    return Services(
+        broker or world.client, store or world.store, world.clock, OrchestratorSettings(), Stats(), patience
+    )

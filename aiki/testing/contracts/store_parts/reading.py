@@ -147,6 +147,20 @@ class ReadingContract:
         assert len(listed) == len(runs)
         assert set(listed) == set(ids(runs))
 
+    async def test_queued_runs_of_some_age_are_paged_while_they_come_and_go(self, store: Store) -> None:
+        runs = [await created(store, created_at=at(number)) for number in range(6)]
+        await created(store, created_at=at(0), status=RunStatus.RUNNING)
+        wanted = RunFilter(statuses=(RunStatus.QUEUED,), created_before=at(5))
+
+        first = await store.find(wanted, limit=2, cursor=None)
+        for run in (*first.runs, runs[1]):
+            await changed(store, run, status=RunStatus.RUNNING)
+        second = await store.find(wanted, limit=2, cursor=first.cursor)
+
+        assert ids(first.runs) == ids([runs[4], runs[3]])
+        assert ids(second.runs) == ids([runs[2], runs[0]])
+        assert second.cursor is None
+
     async def test_a_page_that_holds_the_rest_has_no_cursor(self, store: Store) -> None:
         await created(store)
         await created(store)
