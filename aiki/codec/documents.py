@@ -55,6 +55,8 @@ UPGRADES: Upgrades = {}
 DOCUMENT_BYTES_MAX = 15 * 1024 * 1024
 ELEMENT_BYTES = 24
 
+ID_DIGITS = 32
+
 # The message of a letter is what may be huge. Beyond this, its beginning has to be enough.
 LETTER_CHARACTERS_MAX = 3 * 1024 * 1024
 DETAIL_CHARACTERS_MAX = 64 * 1024
@@ -100,6 +102,24 @@ def _texts(values: Sequence[str]) -> list[str | bytes]:
 
 def _texts_of(stored: Sequence[str | bytes]) -> tuple[str, ...]:
     return tuple(text_of(value) for value in stored)
+
+
+def _ids(values: Sequence[str]) -> bytes | list[str | bytes]:
+    """Write ids of which a run may gather thousands: 16 bytes each, if all of them are as our client makes them."""
+    digits = "".join(values)
+    try:
+        packed = bytes.fromhex(digits)
+    except ValueError:
+        return _texts(values)
+    is_ours = set(map(len, values)) == {ID_DIGITS} and packed.hex() == digits
+    return packed if is_ours else _texts(values)
+
+
+def _ids_of(stored: bytes | Sequence[str | bytes]) -> tuple[str, ...]:
+    if not isinstance(stored, bytes):
+        return _texts_of(stored)
+    digits = stored.hex()
+    return tuple(digits[start : start + ID_DIGITS] for start in range(0, len(digits), ID_DIGITS))
 
 
 class _Field(NamedTuple):
@@ -260,7 +280,7 @@ _RUN = _Shape(
     _Field("waits", "waits", _WAIT.write_all, _WAIT.read_all, empty=()),
     _moment("wake_at", "wake", empty=None),
     _Field("inbox", "inbox", _INBOX_ITEM.write_all, _INBOX_ITEM.read_all, empty=()),
-    _Field("seen", "seen", _texts, _texts_of, empty=()),
+    _Field("seen", "seen", _ids, _ids_of, empty=()),
     _maybe_text("cancel_requested", "cancel"),
     _flag("pause_requested", "pause"),
     _Field("pending", "pending", _texts, _texts_of, empty=()),

@@ -278,6 +278,23 @@ def test_the_largest_letter_fits_a_document() -> None:
     assert "of 10,000,000 characters" in document["detail"]
 
 
+@pytest.mark.parametrize("through", [through_bson, through_json])
+@given(ids=st.lists(st.one_of(st.uuids().map(lambda uuid: uuid.hex), st.text("0aF-", max_size=32)), max_size=5))
+def test_ids_of_events_come_back_as_they_were(through: Callable[[Document], Document], ids: list[str]) -> None:
+    run = replace(RUN, seen=tuple(ids))
+
+    assert run_from_document(through(run_to_document(run))) == run
+
+
+def test_ten_thousand_ids_of_events_take_little_more_than_their_bytes() -> None:
+    run = replace(RUN, seen=())
+    one = replace(RUN, seen=("6f3f4d0c41a15d0e9a0e0a1b9c6d7e21",))
+    many = replace(RUN, seen=tuple(f"{number:032x}" for number in range(10_000)))
+
+    assert run_to_document(one)["seen"] == b"o?M\x0cA\xa1]\x0e\x9a\x0e\n\x1b\x9cm~!"
+    assert len(bson.encode(run_to_document(many))) - len(bson.encode(run_to_document(run))) < 10_000 * 16 + 20
+
+
 def test_payloads_are_never_parsed() -> None:
     run = replace(RUN, input=Payload("not even JSON"), result=Payload('{"a":1,"a":2}'))
 
