@@ -26,7 +26,6 @@ from aiki.errors import (
 
 __all__ = ["Signature"]
 
-_JSON: TypeAdapter[Any] = TypeAdapter(JsonValue)
 _MISSING = object()
 
 # The beginning of an escape that canonical JSON has for nothing else.
@@ -66,7 +65,7 @@ class Signature:
         Raises:
             ConfigurationError: an annotation is nothing that pydantic can work with.
         """
-        _ = self._adapters, self._result
+        _ = self._types, self._result
 
     @cached_property
     def _hints(self) -> Mapping[str, Any]:
@@ -79,18 +78,18 @@ class Signature:
             ) from error
 
     @cached_property
-    def _adapters(self) -> Mapping[str, TypeAdapter[Any]]:
-        return {name: self._adapter(name) for name in self._names}
+    def _types(self) -> Mapping[str, "_Type"]:
+        return {name: self._type(name) for name in self._names}
 
     @cached_property
-    def _result(self) -> TypeAdapter[Any]:
-        return self._adapter("return")
+    def _result(self) -> "_Type":
+        return self._type("return")
 
-    def _adapter(self, name: str) -> TypeAdapter[Any]:
+    def _type(self, name: str) -> "_Type":
         if name not in self._hints:
             return _JSON
         try:
-            return TypeAdapter(self._hints[name])
+            return _Type(self._hints[name])
         except PydanticUserError as error:
             raise ConfigurationError(
                 f"the annotation of {name!r} in {self._what} is nothing that can be read from JSON: {error.message}",
@@ -107,10 +106,10 @@ class Signature:
         given = self._bind(args, kwargs)
         problems: list[tuple[str, str, object]] = []
         dumped: dict[str, Any] = {}
-        for name, adapter in self._adapters.items():
+        for name, kind in self._types.items():
             value = given[name]
             try:
-                dumped[name] = adapter.dump_python(adapter.validate_python(value), mode="json", warnings="error")
+                dumped[name] = kind.dump(value)
             except ValidationError as error:
                 problems.extend(_problems(name, error))
             except (PydanticSerializationError, ValueError) as error:
@@ -163,7 +162,7 @@ class Signature:
         recorded = load_payload(payload)
         if not isinstance(recorded, dict):
             raise RecordMismatchError(f"the input of {self._what}", f"expected an object, got {shortened(recorded)}")
-        unknown = [name for name in recorded if name not in self._adapters]
+        unknown = [name for name in recorded if name not in self._types]
         if unknown:
             raise RecordMismatchError(f"the input of {self._what}", f"it has no parameter {', '.join(unknown)}")
         return {name: self._load_argument(name, recorded) for name in self._names}
@@ -174,7 +173,10 @@ class Signature:
             if name not in self._defaults:
                 raise RecordMismatchError(f"the input of {self._what}", f"there is no value for {name!r}")
             return self._defaults[name]
-        return _load(self._adapters[name], dump_payload(value), f"argument {name!r} of {self._what}")
+        kind = self._types[name]
+        if kind.is_plain(value):
+            return value
+        return _load(kind, dump_payload(value), f"argument {name!r} of {self._what}")
 
     def dump_result(self, value: Any) -> Payload:
         """Check a result against the annotation and write it as JSON.
@@ -184,9 +186,7 @@ class Signature:
             PayloadTooLargeError: it is too long.
         """
         try:
-            checked = self._result.validate_python(value)
-            dumped = self._result.dump_python(checked, mode="json", warnings="error")
-            return dump_payload(dumped, what=f"result of {self._what}")
+            return dump_payload(self._result.dump(value), what=f"result of {self._what}")
         except ValidationError as error:
             said = "; ".join(f"{where}: {want}, got {shortened(got)}" for where, want, got in _problems("", error))
             raise ResultNotSerialisableError(self._what, said) from error
@@ -206,19 +206,49 @@ class Signature:
         return _load(self._result, payload, f"the recorded result of {self._what}")
 
 
+class _Type:
+    """An annotation: checks values of it, writes them as JSON's own types, and reads them back."""
+
+    def __init__(self, annotation: Any) -> None:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        self._annotation = annotation
+        # Straight to the core: the adapter's own methods take as long again as checking a number does.
+        self._validate = adapter.validator.validate_python
+        self._validate_json = adapter.validator.validate_json
+        self._serialise = adapter.serializer.to_python
+
+    def is_plain(self, value: Any) -> bool:
+        """Whether *value* is what its JSON is, to the letter: then there is nothing to check or to convert."""
+        kind = type(value)
+        return kind is self._annotation and (kind is int or kind is bool or (kind is str and value.isascii()))
+
+    def dump(self, value: Any) -> Any:
+        """Check *value* and give it in JSON's own types. Raises what pydantic raises."""
+        if self.is_plain(value):
+            return value
+        return self._serialise(self._validate(value), mode="json", warnings="error")
+
+    def load(self, payload: Payload) -> Any:
+        """Read what was dumped. Raises what pydantic raises."""
+        if self is _JSON:
+            return load_payload(payload)
+        if _LONE_SURROGATE in payload:
+            # JSON can say it, and pydantic's reader cannot read it.
+            return self._validate(load_payload(payload))
+        return self._validate_json(payload)
+
+
+_JSON = _Type(JsonValue)
+
+
 class _Nothing:
     def __repr__(self) -> str:
         return "nothing"
 
 
-def _load(adapter: TypeAdapter[Any], payload: Payload, what: str) -> Any:
-    if adapter is _JSON:
-        return load_payload(payload)
+def _load(kind: _Type, payload: Payload, what: str) -> Any:
     try:
-        if _LONE_SURROGATE in payload:
-            # JSON can say it, and pydantic's reader cannot read it.
-            return adapter.validate_python(load_payload(payload))
-        return adapter.validate_json(payload)
+        return kind.load(payload)
     except ValidationError as error:
         said = "; ".join(f"{where}: {want}, got {shortened(got)}" for where, want, got in _problems("", error))
         raise RecordMismatchError(what, said) from error

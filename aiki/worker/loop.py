@@ -56,6 +56,8 @@ class Timekeeper(Protocol):
 class WorkflowFuture(asyncio.Future[T]):
     """A future that has the same place in a set in every replay (``asyncio.wait`` puts them into one)."""
 
+    __slots__ = ("_number",)
+
     def __init__(self, loop: "WorkflowLoop") -> None:
         self._number = loop.next_number()
         super().__init__(loop=loop)
@@ -66,6 +68,8 @@ class WorkflowFuture(asyncio.Future[T]):
 
 class WorkflowTask(asyncio.Task[T]):
     """A task that has the same place in a set in every replay (``TaskGroup`` keeps them in one)."""
+
+    __slots__ = ("_number",)
 
     def __init__(self, coro: Coroutine[Any, Any, T], loop: "WorkflowLoop", name: str | None, context: Context | None):
         self._number = number = loop.next_number()

@@ -80,6 +80,8 @@ class Operation:
 class Waiting(WorkflowFuture[Any]):
     """What the workflow awaits. When that is cancelled, so is the operation."""
 
+    __slots__ = ("_on_cancel", "_operation")
+
     def __init__(self, loop: WorkflowLoop, operation: Operation, on_cancel: Callable[[Operation], None]) -> None:
         super().__init__(loop)
         self._operation = operation

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NewType
+from typing import Annotated, Any, NewType
 from uuid import UUID
 
 import pytest
@@ -272,6 +272,31 @@ class TestResults:
             ...
 
         assert anything.signature.load_result(anything.signature.dump_result(value)) == value
+
+
+@pytest.mark.parametrize("annotation", [int, bool, str, float])
+@given(value=st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.sampled_from(["1", "\ud800"]))
+def test_the_short_way_of_plain_values_is_the_same_as_that_of_pydantic(annotation: Any, value: Any) -> None:
+    async def plain(it):  # type: ignore[no-untyped-def]
+        return it
+
+    async def checked(it):  # type: ignore[no-untyped-def]
+        return it
+
+    plain.__annotations__ = {"it": annotation, "return": annotation}
+    checked.__annotations__ = dict.fromkeys(("it", "return"), Annotated[annotation, "not the type itself"])
+
+    assert _there_and_back(plain, value) == _there_and_back(checked, value)
+
+
+def _there_and_back(function: Any, value: Any) -> Any:
+    signature = task(name="f")(function).signature
+    try:
+        arguments, result = signature.dump((value,), {}), signature.dump_result(value)
+        again = [signature.load(arguments)["it"], signature.load_result(result)]
+    except (InvalidArgumentsError, ResultNotSerialisableError, RecordMismatchError) as error:
+        return type(error)
+    return arguments, result, again, list(map(type, again))
 
 
 def test_an_attempt_gets_its_arguments_and_its_context() -> None:
