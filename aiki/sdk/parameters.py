@@ -28,6 +28,8 @@ __all__ = ["Signature"]
 
 _MISSING = object()
 
+_PLAIN = frozenset({int, bool, str})
+
 # The beginning of an escape that canonical JSON has for nothing else.
 _LONE_SURROGATE = "\\ud"
 
@@ -220,7 +222,7 @@ class _Type:
     def is_plain(self, value: Any) -> bool:
         """Whether *value* is what its JSON is, to the letter: then there is nothing to check or to convert."""
         kind = type(value)
-        return kind is self._annotation and (kind is int or kind is bool or (kind is str and value.isascii()))
+        return kind is self._annotation and kind in _PLAIN
 
     def dump(self, value: Any) -> Any:
         """Check *value* and give it in JSON's own types. Raises what pydantic raises."""
