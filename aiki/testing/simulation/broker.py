@@ -16,13 +16,14 @@ from aiki.adapters.broker.memory.queues import MemoryQueue, MemorySubscription, 
 from aiki.codec.messages import encode_answer, encode_query
 from aiki.engine.commands import Command, DeadLetter, NotifyWorker, WorkerCommand
 from aiki.engine.queries import Answer, Query
-from aiki.errors import PublishUncertainError, QueryTimeoutError
+from aiki.errors import BrokerUnavailableError, PublishUncertainError, QueryTimeoutError
 from aiki.ports.broker import Delivery, NoticeSubscription, Request, Subscription
 from aiki.testing.simulation.network import Link, LinkLostError, Network
 
 __all__ = ["SimulatedBroker"]
 
 T = TypeVar("T")
+S = TypeVar("S", bound=MemorySubscription[Any])
 
 OnOrder = Callable[[WorkerCommand], None]
 
@@ -30,8 +31,11 @@ OnOrder = Callable[[WorkerCommand], None]
 class _Subscription(MemorySubscription[T]):
     """Deliveries that take a while to arrive."""
 
-    def __init__(self, link: Link, *args: Any, on_arrival: Callable[[Any], None] = lambda body: None, **kw: Any):
-        self._link = link
+    def __init__(
+        self, broker: "SimulatedBroker", *args: Any, on_arrival: Callable[[Any], None] = lambda body: None, **kw: Any
+    ) -> None:
+        self._broker = broker
+        self._link = broker.link
         self._on_arrival = on_arrival
         super().__init__(*args, **kw)
 
@@ -49,15 +53,15 @@ class _Subscription(MemorySubscription[T]):
     async def acknowledge(self, deliveries: Sequence[Delivery[T]]) -> None:
         """Tell the broker; whether it hears is another matter."""
         self.check()
-        self._link.post(f"acknowledge {len(deliveries)} of {self.names}", lambda: self.settle(deliveries))
+        self._broker.post(f"acknowledge {len(deliveries)} of {self.names}", lambda: self.settle(deliveries))
 
     async def stop(self) -> None:
         """Take nothing more."""
-        self._link.post(f"stop {self.names}", self.leave)
+        self._broker.post(f"stop {self.names}", self.leave)
 
     async def close(self) -> None:
         """Give back what is not acknowledged, after what was."""
-        self._link.post(f"close {self.names}", lambda: self.lose("the subscription was closed"))
+        self._broker.post(f"close {self.names}", lambda: self.lose("the subscription was closed"))
 
 
 class _NoticeSubscription(_Subscription[Any], MemoryNoticeSubscription):
@@ -115,7 +119,7 @@ class SimulatedBroker(MemoryBroker):
         self._asking[name] = answered
         messages: list[Message[Request]] = []
         request = Request(query, self.address, name)
-        self.link.post(f"? {query.type}", lambda: messages.append(self._hub.queries.put(request)))
+        self.post(f"? {query.type}", lambda: messages.append(self._hub.queries.put(request)))
         try:
             async with asyncio.timeout(timeout):
                 return await answered
@@ -139,18 +143,18 @@ class SimulatedBroker(MemoryBroker):
         """Answer *request*."""
         encode_answer(answer, bytes_max=self._hub.message_bytes_max)
         await self._connection()
-        self.link.post(f"> {type(answer).__name__}", lambda: self._hub.reply(request, answer))
+        self.post(f"> {type(answer).__name__}", lambda: self._hub.reply(request, answer))
 
     async def consume_notices(self, client: str) -> NoticeSubscription:
         """Subscribe to the notices for *client*."""
         await self._connection()
 
         def subscribe() -> _NoticeSubscription:
-            subscription = _NoticeSubscription(self.link, self._hub.notices, client, on_end=self._forget)
+            subscription = _NoticeSubscription(self, self._hub.notices, client, on_end=self._forget)
             self._remember(subscription)
             return subscription
 
-        return await self._asked("subscribe to notices", subscribe)
+        return await self._subscribed("subscribe to notices", subscribe)
 
     async def consume_control(self, worker: str) -> Subscription[NotifyWorker]:
         """Subscribe to what is said to *worker*."""
@@ -164,29 +168,49 @@ class SimulatedBroker(MemoryBroker):
                 self._forget(ended)
 
             subscription: _Subscription[NotifyWorker] = _Subscription(
-                self.link, [queue], prefetch=None, on_end=on_end
+                self, [queue], prefetch=None, on_end=on_end
             )
             self._remember(subscription)
             return subscription
 
-        return await self._asked("subscribe to control", subscribe)
+        return await self._subscribed("subscribe to control", subscribe)
 
     async def consume_commands(self, queues: Collection[str], *, prefetch: int) -> Subscription[WorkerCommand]:
         """Subscribe to the commands of *queues*."""
         await self._connection()
         found = [self._hub.commands(name) for name in queues]
-        return await self._asked(
+        return await self._subscribed(
             "subscribe to commands", lambda: self._joined(found, prefetch, on_arrival=self._on_order)
         )
 
     async def _subscribe(self, queues: Sequence[MemoryQueue[T]], *, prefetch: int) -> MemorySubscription[T]:
         await self._connection()
-        return await self._asked(f"subscribe to {queues[0].name}", lambda: self._joined(queues, prefetch))
+        return await self._subscribed(f"subscribe to {queues[0].name}", lambda: self._joined(queues, prefetch))
 
     def _joined(self, queues: Sequence[MemoryQueue[T]], prefetch: int, **kw: Any) -> _Subscription[T]:
-        subscription: _Subscription[T] = _Subscription(self.link, queues, prefetch=prefetch, on_end=self._forget, **kw)
+        subscription: _Subscription[T] = _Subscription(self, queues, prefetch=prefetch, on_end=self._forget, **kw)
         self._remember(subscription)
         return subscription
+
+    async def _subscribed(self, what: str, subscribe: Callable[[], S]) -> S:
+        """Subscribe at the other end; if nobody waits any more for what comes of it, undo it."""
+        made: list[S] = []
+        is_wanted = True
+
+        def do() -> None:
+            if is_wanted and not made:
+                made.append(subscribe())
+
+        try:
+            await self.link.call(what, do, on_break=self._break, outlives=False)
+        except (LinkLostError, asyncio.CancelledError) as error:
+            is_wanted = False
+            for subscription in made:
+                subscription.lose("nobody wants it any more")
+            if isinstance(error, LinkLostError):
+                raise BrokerUnavailableError(f"the connection was lost: {what}") from None
+            raise
+        return made[0]
 
     async def _put_safely(self, queue: MemoryQueue[T], value: T, *, timeout: float) -> None:
         await self._connection(timeout)
@@ -207,6 +231,10 @@ class SimulatedBroker(MemoryBroker):
             raise PublishUncertainError(f"the connection was lost; nobody knows what became of {what}") from None
         except TimeoutError:
             raise PublishUncertainError(f"no answer within {timeout:g} s; who knows what became of {what}") from None
+
+    def post(self, what: str, do: Callable[[], object]) -> None:
+        """Have something done at the other end, and do not wait to hear of it."""
+        self.link.post(what, do, on_break=self._break)
 
     def _break(self) -> None:
         self.lose_connection("the connection broke", swallow=self.link.network.random.random() < 0.5)

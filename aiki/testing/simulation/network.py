@@ -21,6 +21,9 @@ T = TypeVar("T")
 # Seconds. Most of the time the network of a data centre, now and then one that is busy.
 LATENCY, BUSY_LATENCY, BUSY_SHARE = 0.001, 0.05, 0.02
 
+# Two things never arrive in the same moment: the order of timers that are due together is no order.
+MOMENT = 1e-7
+
 
 class LinkLostError(Exception):
     """The connection is gone; whether what was asked for was done is unknown."""
@@ -84,11 +87,18 @@ class Link:
         self._is_swallowed = False
 
     async def call(
-        self, what: str, do: Callable[[], T], *, partly: Callable[[], object] | None = None, on_break: Callable[[], None]
+        self,
+        what: str,
+        do: Callable[[], T],
+        *,
+        on_break: Callable[[], None],
+        partly: Callable[[], object] | None = None,
+        outlives: bool = True,
     ) -> T:
         """Have *do* done at the other end, and give what it returns or raises.
 
         *partly* does some of it, where the fate is so; *on_break* is told that the connection has to go.
+        Without *outlives*, what is under way makes no sense any more when the connection is gone.
 
         Raises:
             LinkLostError: nobody knows whether it was done.
@@ -97,7 +107,7 @@ class Link:
         fate = self.network.fate(self.process, what)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting[answer] = None
-        self._send(lambda: self._arrive(what, fate, do, partly, answer), fate)
+        self._send(lambda: self._arrive(what, fate, do, partly, answer), fate, outlives=outlives)
         if fate.breaks:
             on_break()
         try:
@@ -105,18 +115,19 @@ class Link:
         finally:
             self._waiting.pop(answer, None)
 
-    def post(self, what: str, do: Callable[[], object]) -> None:
-        """Have *do* done at the other end; nobody hears whether it was."""
+    def post(self, what: str, do: Callable[[], object], *, on_break: Callable[[], None]) -> None:
+        """Have *do* done at the other end; nobody hears whether it was. If it is lost, so is the connection."""
         self.network.say(self.process, what)
         fate = self.network.fate(self.process, what)
         if fate.arrives:
-            self._send(do, fate)
+            self._send(do, fate, outlives=False)
+        if fate.breaks or fate.partial or not fate.arrives or not fate.answered:
+            on_break()
 
     def back(self, do: Callable[[], object]) -> None:
         """Let something come from the other end, unless the connection is lost before."""
         generation = self._generation
-        self._last_arrival = max(self._last_arrival, self.network.loop.time() + self.network.latency())
-        delay = self._last_arrival - self.network.loop.time()
+        delay = self._delay(self.network.latency())
         self.network.loop.later(delay, lambda: do() if generation == self._generation else None)
 
     def lose(self, *, swallow: bool) -> None:
@@ -127,18 +138,23 @@ class Link:
             if not answer.done():
                 answer.set_exception(LinkLostError())
 
-    def _send(self, do: Callable[[], object], fate: Fate) -> None:
-        now, generation = self.network.loop.time(), self._generation
-        arrival = now + self.network.latency() + fate.delay
-        if not fate.delay:  # What is held up was sent on a connection that is lost meanwhile: others overtake it.
-            arrival = self._last_arrival = max(self._last_arrival, arrival)
+    def _send(self, do: Callable[[], object], fate: Fate, *, outlives: bool) -> None:
+        generation = self._generation
+        # What is held up was sent on a connection that is lost meanwhile: others overtake it.
+        delay = fate.delay or self._delay(self.network.latency())
 
         def arrive() -> None:
-            if generation == self._generation or not self._is_swallowed:
+            if generation == self._generation or (outlives and not self._is_swallowed):
                 with suppress(AikiError):
                     do()
 
-        self.network.loop.later(arrival - now, arrive)
+        self.network.loop.later(delay, arrive)
+
+    def _delay(self, latency: float) -> float:
+        """Tell how long something is under way that may not overtake what went before."""
+        now = self.network.loop.time()
+        self._last_arrival = max(self._last_arrival + MOMENT, now + latency)
+        return self._last_arrival - now
 
     def _arrive(
         self,

@@ -6,6 +6,7 @@ import logging
 import os
 import random as global_random
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
+from aiki.engine.state import RunState
+from aiki.engine.status import RunStatus
 from aiki.testing.simulation.faults import Fault, Injector, draw_faults
 from aiki.testing.simulation.invariants import Watch
 from aiki.testing.simulation.loop import SimulationLoop, SimulationStuckError
@@ -57,13 +60,14 @@ def simulate(seed: int, *, faults: Sequence[Fault] | None = None, traced: bool =
     jobs = draw_jobs(random)
     drawn = draw_faults(random)
     report = Report(seed, list(drawn if faults is None else faults))
-    with _from_seed(seed), _errors_into(report):
-        attempts: list[Callable[[Any], None]] = []
+    attempts: list[Callable[[Any], None]] = []
+    with _from_seed(seed), _errors_into(report) as errors:
         token = recorder.set(lambda context: attempts[0](context))
         loop = SimulationLoop()
         try:
             _run(loop, report, jobs, random, attempts, traced=traced)
         finally:
+            errors.is_over = True
             recorder.reset(token)
             attempts.clear()
             jobs.clear()
@@ -146,7 +150,11 @@ class _Simulation:
 
     def _is_over(self) -> bool:
         heard = all(job.heard for job in self._jobs)
-        return heard and all(run.status.is_final for run in self._watch.runs)
+        return heard and all(run.status.is_final or self._is_nobodys(run) for run in self._watch.runs)
+
+    def _is_nobodys(self, run: RunState) -> bool:
+        """Whether a run waits for a signal that nobody is going to send: its client does not know that it was made."""
+        return run.status is RunStatus.AWAITING_SIGNAL and all(job.run_id != run.run_id for job in self._jobs)
 
     def _on_wipe(self) -> None:
         """Take note of what nobody promised to keep: what the broker had confirmed and no orchestrator had stored."""
@@ -175,7 +183,7 @@ class _Simulation:
 
     def _complain_of_what_is_stuck(self) -> None:
         for run in self._watch.runs:
-            if not run.status.is_final:
+            if not run.status.is_final and not self._is_nobodys(run):
                 self._watch.complain(f"run {run.run_id[-6:]} ({run.workflow}) is {run.status} for ever: {run.pair}")
         for job in self._jobs:
             if not job.heard:
@@ -195,15 +203,16 @@ class _ErrorsIntoReport(logging.Handler):
     def __init__(self, report: Report) -> None:
         super().__init__(logging.ERROR)
         self._report = report
+        self.is_over = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage() not in _EXPECTED_ERRORS:
-            error = record.exc_info[1] if record.exc_info else None
-            self._report.violations.append(f"log: {record.getMessage()} {error!r}")
+        if not self.is_over and record.getMessage().split()[0] not in _EXPECTED_ERRORS:
+            error = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+            self._report.violations.append(f"log: {record.getMessage()} {error}")
 
 
 @contextmanager
-def _errors_into(report: Report) -> Iterator[None]:
+def _errors_into(report: Report) -> Iterator[_ErrorsIntoReport]:
     """Take what the code logs as an error for a violation."""
     handler, log = _ErrorsIntoReport(report), logging.getLogger("aiki")
     level, propagates = log.level, log.propagate
@@ -211,7 +220,7 @@ def _errors_into(report: Report) -> Iterator[None]:
     log.setLevel(logging.ERROR)
     log.propagate = False
     try:
-        yield
+        yield handler
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
