@@ -1,6 +1,7 @@
 """`aiki orchestrator`, `aiki worker`, `aiki rebuild`: the processes of an installation."""
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -31,6 +32,7 @@ def orchestrator(health: str | None) -> None:
 async def _orchestrate(settings: Settings) -> int:
     grace = settings.shutdown_grace
     async with running_orchestrator(settings) as service:
+        _settle_down()
         with stop_on_signals(lambda: f"finishing what is in hand, {duration(grace)} at most") as stop:
             await stop.serve(service.wait(), stop=lambda: service.stop(grace.total_seconds()))
     return stop.exit_code
@@ -57,9 +59,22 @@ def worker(queues: Sequence[str], apps: Sequence[str], concurrency: int | None) 
 async def _work(settings: Settings, app: App) -> int:
     grace = duration(settings.shutdown_grace)
     async with running_worker(settings, app.workflows, app.tasks) as service:
+        _settle_down()
         with stop_on_signals(lambda: f"handing back {len(service.held_runs)} runs, {grace} at most") as stop:
             await stop.serve(service.run_until_stopped(), stop=service.stop)
     return stop.exit_code
+
+
+# Runs come and go by reference counting; the collector mostly looks at what is still in use. Every 700 objects it took
+# an eighth of the CPU and paused for 20 ms and more, at this rate less than half of that (docs/decisions/0101).
+_COLLECT_EVERY = (2_000, 10, 10)
+
+
+def _settle_down() -> None:
+    """Tell the garbage collector that what is loaded by now stays for the life of the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_EVERY)
 
 
 @click.command()
