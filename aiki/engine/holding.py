@@ -36,6 +36,7 @@ from aiki.engine.status import RunStatus
 __all__ = [
     "implied_by_suspension",
     "is_under_way",
+    "learnt",
     "on_journal_appended",
     "on_lease_renewed",
     "on_run_completed",
@@ -117,7 +118,10 @@ def _taken_over(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, 
         return _appended(run, event, entries, moment)
     if any(entry.seq > run.last_seq for entry in entries):
         return _beyond_the_end(run, event, moment)
-    return Decision(run)  # Said again after the run was given back: it is all there.
+    if run.status.is_suspended:
+        # Said again after the run was given back: it is all there, but a rebuild knows of what was never written.
+        return Decision(learnt(run, tuple(entry for entry in entries if entry.seq > run.learnt_seq)))
+    return Decision(run)
 
 
 def _beyond_the_end(run: RunState, event: WorkerEvent, moment: Moment) -> Decision:
@@ -165,7 +169,7 @@ def _appended(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, ..
 
     grown = replace(run, last_seq=run.last_seq + len(new), base_seq=_past_clocks(run, entries))
     # Not only the new ones: the write of their journal may have worked when that of the run did not.
-    after = _learnt(grown, tuple(entry for entry in entries if entry.seq > run.learnt_seq))
+    after = learnt(grown, tuple(entry for entry in entries if entry.seq > run.learnt_seq))
     return Decision(after, journal=new, commands=_progress(run, after, moment))
 
 
@@ -178,8 +182,8 @@ def _past_clocks(run: RunState, entries: tuple[JournalEntry, ...]) -> int:
     return base
 
 
-def _learnt(run: RunState, entries: tuple[JournalEntry, ...]) -> RunState:
-    """Change what depends on entries beyond their number. Most entries change nothing, and then nothing is written."""
+def learnt(run: RunState, entries: tuple[JournalEntry, ...]) -> RunState:
+    """Change of *run* what depends on *entries* beyond their number; the same run if nothing does, as with most."""
     named = frozenset(entry.source for entry in entries if entry.source is not None)
     retried = frozenset(entry.operation for entry in entries if entry.kind is EntryKind.RETRIED)
     notes = [entry.payload for entry in entries if entry.kind is EntryKind.STATUS_SET]

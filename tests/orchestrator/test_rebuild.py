@@ -1,12 +1,15 @@
 """MongoDB alone can rebuild every queue: nothing that was stored depends on what the broker held."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from aiki.engine.commands import ExecuteRun
-from aiki.engine.journal import EntryKind, Wait, WaitKind
-from aiki.engine.payload import dump_payload
+from aiki.engine.events import SignalSent
+from aiki.engine.journal import EntryKind, JournalEntry, Wait, WaitKind
+from aiki.engine.payload import NULL, dump_payload
 from aiki.engine.state import Parent, RunState
 from aiki.engine.status import RunStatus
 from aiki.orchestrator import rebuild
@@ -151,3 +154,87 @@ async def test_only_the_partitions_that_are_asked_for_are_rebuilt(world: World) 
 
     assert sum(report.unfinished for report in reports) == 40
     assert max(report.unfinished for report in reports) < 40
+
+
+CHILD = "child-1"
+
+
+def starts_a_child(run: RunState) -> JournalEntry:
+    return entry(run, kind=EntryKind.CHILD_STARTED, operation="child:x#1", source=CHILD, payload=None)
+
+
+def awaiting_a_child() -> RunState:
+    """A run that its holder gave back, by an orchestrator that did not know what the journal knows."""
+    run = replace(running(), last_seq=1)
+    wait = Wait(kind=WaitKind.CHILD, operation="child:x#1", name=CHILD)
+    return replace(after(run, suspended(run, waits=(wait,))), last_seq=0)
+
+
+@pytest.mark.parametrize("make", [a_run, running, awaiting_a_child])
+async def test_a_run_learns_again_what_only_its_journal_knows(world: World, make: Callable[[], RunState]) -> None:
+    # The orchestrator was ended behind the write of the journal, and the broker lost the events.
+    run = make()
+    await keep(world, run, starts_a_child(run))
+
+    report = await rebuild(world.store, world.client, world.clock)
+    await world.orchestrator()
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+    await world.until_idle()
+
+    assert report.dispatched == 1
+    (order,) = world.hub.ready(QUEUE)
+    assert isinstance(order, ExecuteRun)
+    assert order.recovered
+    assert [one.kind for one in order.journal] == [EntryKind.CHILD_STARTED]
+    found = await world.run(run.run_id)
+    assert found is not None
+    assert (found.status, found.pending, found.recoveries) == (RunStatus.QUEUED, (CHILD,), 0)
+    assert found.pair.epoch == run.pair.epoch + 1
+
+
+@pytest.mark.parametrize("make", [a_run, running])
+async def test_a_run_is_told_of_the_end_of_a_child_that_only_its_journal_knows(
+    world: World, make: Callable[[], RunState]
+) -> None:
+    parent = make()
+    await keep(world, parent, starts_a_child(parent))
+    family = Parent(run_id=parent.run_id, incarnation=parent.incarnation, operation="child:x#1")
+    child = running(run_id=CHILD, parent=family)
+    await keep(world, after(child, completed(child)))
+
+    report = await rebuild(world.store, world.client, world.clock)
+    await world.orchestrator()
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+
+    assert report.outcomes == 1
+    (order,) = world.hub.ready(QUEUE)
+    assert isinstance(order, ExecuteRun)
+    assert [item.id for item in order.inbox] == [CHILD]
+
+
+async def test_rule_17_what_the_journal_says_has_arrived_does_not_arrive_again(world: World) -> None:
+    run = running()
+    run = after(run, SignalSent(id="signal", run_id=run.run_id, at=T0, name="go", payload=NULL))
+    received = [
+        entry(run, seq=seq, kind=EntryKind.SIGNAL_RECEIVED, source=source, payload=dump_payload("x" * 700_000))
+        for seq, source in ((1, "signal"), (2, "another"))
+    ]
+    await keep(world, run, *received)
+
+    await rebuild(world.store, world.client, world.clock)
+    await world.orchestrator()
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+
+    (order,) = world.hub.ready(QUEUE)
+    assert isinstance(order, ExecuteRun)
+    assert (order.inbox, order.base_seq) == ((), 2)
+
+
+async def test_a_run_that_knows_its_journal_is_told_nothing_twice(world: World) -> None:
+    run = running()
+    await keep(world, run, entry(run, seq=1), entry(run, seq=2))
+
+    await rebuild(world.store, world.client, world.clock)
+
+    said = [event for number in range(4) for events in world.hub.ready(f"aiki.events.{number}") for event in events]
+    assert [event.type for event in said] == ["RunOrphaned"]
