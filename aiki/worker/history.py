@@ -108,6 +108,11 @@ class History:
         else:
             heappush(self._consumable, entry.seq)
 
+    @property
+    def has_next(self) -> bool:
+        """Whether there is something to hand out."""
+        return bool(self._consumable)
+
     def next(self) -> JournalEntry | None:
         """Hand out the next entry that somebody waits for, in order of ``seq``."""
         return self._consume(heappop(self._consumable)) if self._consumable else None

@@ -121,6 +121,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             hint="is there a loop around asyncio.sleep(0)? wait for something that happens instead",
         )
 
+    @property
+    def is_quiescent(self) -> bool:
+        """Whether nothing is ready to run."""
+        return not self._ready
+
     def fire(self, handle: TimerHandle) -> None:
         """Make the callback of a timer ready."""
         self._ready.append(handle)

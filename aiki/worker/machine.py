@@ -229,6 +229,8 @@ class Machine:
         self._recorder.learn(Fact(kind=EntryKind.CANCEL_REQUESTED, at=self._now(), label=label, source=source))
 
     def _learn_what_is_due(self, *, woken: bool = False) -> None:
+        if self._alarms.nearest is None:
+            return
         now = self._now()
         due = self._alarms.take_due(now)
         nearest = self._alarms.take_nearest() if woken and not due else None
@@ -283,8 +285,9 @@ class Machine:
         if error is not None:
             self._conclude(error)
             return
-        self._may_begin = True
-        self._push()
+        if not self._may_begin:
+            self._may_begin = True
+            self._push()
 
     def _on_confirmed(self, batch: Batch) -> None:
         if self._is_ending:
@@ -381,9 +384,11 @@ class Machine:
     def _on_attempted(self, operation: TaskOperation, attempted: Attempted) -> None:
         if operation.is_over or self._is_ending:
             return
-        offset = self._clock_offset
-        shifted = replace(attempted, started_at=attempted.started_at + offset, ended_at=attempted.ended_at + offset)
-        self._guarded(lambda: self._recorder.learn(attempt_ended(operation, shifted)))
+        if offset := self._clock_offset:
+            attempted = replace(
+                attempted, started_at=attempted.started_at + offset, ended_at=attempted.ended_at + offset
+            )
+        self._guarded(lambda: self._recorder.learn(attempt_ended(operation, attempted)))
 
     # -- rest and end ----------------------------------------------------------------------------
 

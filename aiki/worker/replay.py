@@ -102,6 +102,8 @@ class Replay(RunDriver, Timekeeper):
         Raises:
             WorkflowStuckError: the workflow does not come to rest.
         """
+        if self.loop.is_quiescent and not self.history.has_next:
+            return True
         with self.loop.running():
             while self._step():
                 if not go_on():
