@@ -1,13 +1,13 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check static format bench up down topology clean
+.PHONY: help setup demo test check static format bench bench-check up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.
 WORKERS ?= 2
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ready .cache/servers/.ready  ## Create .venv and find or install RabbitMQ and MongoDB
 
@@ -41,6 +41,9 @@ format: .venv/.ready  ## Format the code and mend what the linter can
 
 bench: setup  ## Measure how fast it is, on servers of its own (ROWS="throughput latency" for some)
 	.venv/bin/python -m bench $(ROWS)
+
+bench-check: .venv/.ready  ## Count what a run costs in messages, writes and reads
+	.venv/bin/python -m pytest -q tests/bench
 
 up: setup  ## Start a RabbitMQ and a MongoDB to develop with
 	@.venv/bin/python -m aiki.testing.servers up

@@ -1,0 +1,68 @@
+"""What a run may cost in messages, writes and reads. Whoever adds one finds out here, and changes it on purpose."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aiki import RunStatus
+from aiki.sdk import publisher
+from bench.workflows import fan_out, napping, three_steps
+from tests.bench.counting import Engine, an_engine
+
+
+@pytest.fixture
+async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
+    # However slow the machine is, a start leaves with what follows it and never by itself.
+    monkeypatch.setattr(publisher, "STARTED_SECONDS", 60.0)
+    async with an_engine() as started:
+        yield started
+
+
+async def test_a_run_of_three_steps_costs_five_messages_of_events_and_two_commands(engine: Engine) -> None:
+    with engine.counted() as counts:
+        handle = await three_steps.enqueue(engine.client, 0)
+        await handle.wait_for_completion(timeout=20)
+
+    assert counts == {
+        "event messages": 5,  # requested; started and the first step; the second; the third; completed
+        "events": 6,
+        "windows of commands": 2,
+        "commands": 2,  # execute it; announce its outcome
+        "commits": 5,
+        "runs written": 3,  # requested, started, completed
+        "entries written": 3,
+    }
+
+
+async def test_what_happens_together_is_recorded_together(engine: Engine) -> None:
+    with engine.counted() as counts:
+        handle = await fan_out.enqueue(engine.client, 100)
+        await handle.wait_for_completion(timeout=20)
+
+    assert counts["entries written"] == 100
+    assert counts["event messages"] <= 5
+    assert counts["commits"] <= 5
+    assert counts["reads"] == 0
+
+
+async def test_a_run_that_wakes_costs_one_read_of_its_journal(engine: Engine) -> None:
+    handle = await napping.enqueue(engine.client, 3600.0)
+    async for state in handle.watch():
+        if state.status is RunStatus.SLEEPING:
+            break
+
+    with engine.counted() as counts:
+        await handle.wake()
+        await handle.wait_for_completion(timeout=20)
+
+    assert counts["reads"] == 1
+    assert counts["commands"] == 2
+    assert counts["entries written"] <= 4
+
+
+async def test_a_thousand_runs_in_one_call_leave_in_full_messages(engine: Engine) -> None:
+    with engine.counted() as counts:
+        handles = await three_steps.enqueue_many(engine.client, range(1000))
+
+    assert len(handles) == 1000
+    assert counts["event messages"] < 40
