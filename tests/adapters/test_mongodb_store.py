@@ -16,6 +16,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 
 from aiki.adapters.store.mongodb import MongoStore
+from aiki.engine.ids import partition_of
 from aiki.engine.queries import RunFilter
 from aiki.engine.status import RunStatus
 from aiki.errors import ConfigurationError, StoreUnavailableError
@@ -591,6 +592,26 @@ async def test_what_a_load_reads_does_not_grow_with_the_journals(dedicated_mongo
             read = [document["docsExamined"] for document in client.aiki["system.profile"].find({"op": "command"})]
 
     assert sum(read) <= 3 * (1 + 4)
+
+
+async def test_the_owner_of_one_partition_reads_no_run_of_another_and_none_that_has_finished(
+    dedicated_mongo: MongoNode,
+) -> None:
+    async with opened(dedicated_mongo.url, "aiki") as store:
+        runs = [await created(store, a_run(f"a-{number:03}", wake_at=at(1))) for number in range(100)]
+        ours = [run for run in runs if partition_of(run.run_id, PARTITIONS) == 3]
+        for _ in range(100):
+            await created(store, wake_at=at(1), status=RunStatus.COMPLETED)
+        with dedicated_mongo.client() as client:
+            client.aiki.command("profile", 2)
+            unfinished = await store.unfinished([3], after="a", limit=5)
+            due = await store.due([3], before=at(2), limit=5)
+            client.aiki.command("profile", 0)
+            profiled = list(client.aiki["system.profile"].find({"ns": "aiki.runs"}))
+
+    assert [run.run_id for run in unfinished] == sorted(run.run_id for run in ours)[:5]
+    assert len(due) == 5
+    assert [document["docsExamined"] for document in profiled] == [5, 5]
 
 
 async def test_the_server_removes_who_is_gone_by_itself(dedicated_mongo: MongoNode) -> None:

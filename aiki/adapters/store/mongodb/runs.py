@@ -82,7 +82,8 @@ class MongoRuns:
         selected: Document = {"open": True, **_in_partitions(ours, partitions)}
         if after is not None:
             selected["_id"] = {"$gt": storable_text(after)}
-        return await self._read(selected, sort=[("_id", ASCENDING)], limit=limit)
+        # Left to itself, the planner goes by id, through what has finished and what belongs to others.
+        return await self._read(selected, sort=[("_id", ASCENDING)], limit=limit, index="open")
 
     async def find(self, wanted: RunFilter, *, limit: int, cursor: str | None) -> list[RunState]:
         """List runs, newest first."""
@@ -140,9 +141,14 @@ class MongoRuns:
         return int((await self._collection.bulk_write(removals, ordered=False)).deleted_count)
 
     async def _read(
-        self, selected: Mapping[str, Any], *, sort: Sequence[tuple[str, int]] = (), limit: int = 0
+        self,
+        selected: Mapping[str, Any],
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int = 0,
+        index: str | None = None,
     ) -> list[RunState]:
-        cursor = self._collection.find(selected, limit=limit)
+        cursor = self._collection.find(selected, limit=limit, hint=index)
         if sort:
             cursor = cursor.sort(list(sort))
         return [_run_of(document) for document in await cursor.to_list(None)]
