@@ -73,7 +73,7 @@ class Connection:
         if not self.is_open:
             raise ClientClosedError
 
-    async def tell(self, event: Event, what: str, *, timeout: float | None = None) -> None:
+    async def tell(self, event: Event, what: str) -> None:
         """Say *event*; returns once the broker confirmed it. *what* names it in errors.
 
         Raises:
@@ -81,10 +81,9 @@ class Connection:
             UnroutableError: the broker has no queue for it.
         """
         self.check_open()
-        limit = self.timeout if timeout is None else timeout
-        (error,) = await self.publisher.publish_all((event,), timeout=limit)
+        (error,) = await self.publisher.publish_all((event,), timeout=self.timeout)
         if error is not None:
-            raise self.explain(error, event, what, limit) from error
+            raise self.explain(error, event, what, self.timeout) from error
 
     async def ask(self, query: Query, kind: type[A]) -> A:
         """Ask an orchestrator. Raises as ``Questions.ask``."""

@@ -7,7 +7,7 @@ that they declare, and a mistake shows where it is made and before anything is s
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, get_type_hints
 
 from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
@@ -24,7 +24,7 @@ from aiki.errors import (
     shortened,
 )
 
-__all__ = ["Signature"]
+__all__ = ["Signature", "load_as"]
 
 _MISSING = object()
 
@@ -90,13 +90,7 @@ class Signature:
     def _type(self, name: str) -> "_Type":
         if name not in self._hints:
             return _JSON
-        try:
-            return _Type(self._hints[name])
-        except PydanticUserError as error:
-            raise ConfigurationError(
-                f"the annotation of {name!r} in {self._what} is nothing that can be read from JSON: {error.message}",
-                hint="use types that pydantic knows: dataclasses, models, TypedDicts, builtins",
-            ) from error
+        return _type_of(self._hints[name], f"the annotation of {name!r} in {self._what}")
 
     def dump(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
         """Check arguments and write them as a JSON object by name.
@@ -246,6 +240,35 @@ _JSON = _Type(JsonValue)
 class _Nothing:
     def __repr__(self) -> str:
         return "nothing"
+
+
+def load_as(annotation: Any, payload: Payload, what: str) -> Any:
+    """Read *payload* as *annotation* says; *what* names it in errors.
+
+    Raises:
+        RecordMismatchError: it cannot be read so.
+        ConfigurationError: nothing can.
+    """
+    make: Callable[[Any], _Type] = _known_type
+    try:
+        hash(annotation)
+    except TypeError:  # Some metadata in it has none.
+        make = _Type
+    return _load(_type_of(annotation, f"the type of {what}", make), payload, what)
+
+
+# Making one takes a hundred times as long as using it, and every replay asks for it again.
+_known_type = lru_cache(maxsize=256)(_Type)
+
+
+def _type_of(annotation: Any, what: str, make: Callable[[Any], _Type] = _Type) -> _Type:
+    try:
+        return make(annotation)
+    except PydanticUserError as error:
+        raise ConfigurationError(
+            f"{what} is nothing that can be read from JSON: {error.message}",
+            hint="use types that pydantic knows: dataclasses, models, TypedDicts, builtins",
+        ) from error
 
 
 def _load(kind: _Type, payload: Payload, what: str) -> Any:

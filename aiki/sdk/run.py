@@ -9,15 +9,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
-
-from aiki.engine.payload import Payload, dump_payload, load_payload
-from aiki.errors import InvalidOptionError, PayloadError, RecordMismatchError, shortened
+from aiki.engine.payload import Payload, load_payload
+from aiki.errors import InvalidOptionError
 from aiki.observability.logs import get_logger
 from aiki.sdk.calls import Caller
 from aiki.sdk.names import task_name
 from aiki.sdk.options import Duration, seconds
+from aiki.sdk.parameters import load_as
+from aiki.sdk.values import dump_anything
 
 if TYPE_CHECKING:
     from aiki.sdk.task import Task
@@ -156,31 +155,24 @@ class Run:
         Raises:
             InvalidNameError: *name* cannot be the name of a signal.
             RecordMismatchError: the signal cannot be read as *type*.
+            ConfigurationError: nothing can be read as *type*.
         """
         frame = sys._getframe(1)
         return self._signal(task_name(name), type, Caller(frame.f_code, frame.f_lineno))
 
     async def _signal(self, name: str, wanted: Any, caller: Caller) -> Any:
         payload = await self.driver.wait_for_signal(name, caller)
-        if wanted is None:
-            return load_payload(payload)
-        try:
-            return TypeAdapter(wanted).validate_json(payload)
-        except ValidationError as error:
-            raise RecordMismatchError(f"signal {name!r}", str(error)) from error
+        return load_payload(payload) if wanted is None else load_as(wanted, payload, f"signal {name!r}")
 
     def set_status(self, value: Any) -> None:
         """Say how far the run is: shown to whoever watches it. Any value that pydantic can serialise.
 
         Raises:
             PayloadError: it cannot be written as JSON.
+            PayloadTooLargeError: it is too long.
         """
         frame = sys._getframe(1)
-        try:
-            jsonable = to_jsonable_python(value)
-        except PydanticSerializationError as error:
-            raise PayloadError("status", f"{error}: {shortened(value)}") from error
-        self.driver.set_status(dump_payload(jsonable, what="status"), Caller(frame.f_code, frame.f_lineno))
+        self.driver.set_status(dump_anything(value, what="status"), Caller(frame.f_code, frame.f_lineno))
 
 
 class RunLogger:

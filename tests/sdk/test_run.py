@@ -6,12 +6,12 @@ from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
 from aiki.engine.payload import Payload
-from aiki.errors import InvalidNameError, InvalidOptionError, PayloadError, RecordMismatchError
+from aiki.errors import ConfigurationError, InvalidNameError, InvalidOptionError, PayloadError, RecordMismatchError
 from aiki.sdk.calls import Caller
 from aiki.sdk.run import Run
 from aiki.sdk.task import Task
@@ -94,12 +94,23 @@ def test_a_sleep_that_makes_no_sense_is_refused(duration: Any) -> None:
 
 async def test_a_signal_is_read_as_the_type_that_is_asked_for() -> None:
     assert await a_run(Driver('"0.10"')).wait_for_signal("price", Decimal) == Decimal("0.10")
+    unhashable: Any = Annotated[int, {"unit": "cents"}]
+    assert await a_run(Driver("10")).wait_for_signal("price", unhashable) == 10
     assert await a_run(Driver('{"a":[1]}')).wait_for_signal("any") == {"a": [1]}
 
 
 async def test_a_signal_of_another_type_says_so() -> None:
     with pytest.raises(RecordMismatchError, match="signal 'go'"):
         await a_run(Driver('"many"')).wait_for_signal("go", int)
+
+
+async def test_a_signal_is_read_even_where_pydantic_reads_no_such_text() -> None:
+    assert await a_run(Driver('"\\ud800"')).wait_for_signal("go", str) == "\ud800"
+
+
+async def test_a_type_that_nothing_can_be_read_as_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the type of signal 'go'"):
+        await a_run(Driver("1")).wait_for_signal("go", Driver)
 
 
 def test_a_signal_needs_a_name() -> None:
