@@ -20,7 +20,7 @@ SESSION_FOLDER = pytest.StashKey[Path]()
 SESSION_OWNER = pytest.StashKey[int]()
 
 # What brings a server brings the mark: `-m "not servers"` is the quick part of the suite.
-SERVER_FIXTURES = {"rabbit", "mongo", "dedicated_rabbit", "dedicated_mongo"}
+SERVER_FIXTURES = {"rabbit", "mongo", "dedicated_rabbit", "dedicated_mongo", "standalone", "guarded", "replica_set"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
