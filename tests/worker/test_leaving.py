@@ -136,8 +136,7 @@ class TestCancelling:
         for _ in range(2):
             await world.until(lambda: world.runs["run"].status is RunStatus.SLEEPING)
             world.say(CancelRequested)
-            asked = len(said(world, CancelRequested))
-            await world.until(lambda asked=asked: kinds(world).count("cancel_requested") == asked)
+            await world.until(lambda: kinds(world).count("cancel_requested") == len(said(world, CancelRequested)))
         assert (await world.end_of()).status is RunStatus.CANCELLED
 
         world.say(RetryRequested)

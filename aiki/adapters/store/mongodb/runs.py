@@ -37,6 +37,7 @@ class MongoRuns:
         new = [change.after for change in changes if change.before is None]
         known = [(change.before, change.after) for change in changes if change.before is not None]
         # In this order, so that the index of a failed insert is its index in `new`.
+        writes: list[InsertOne[Document] | ReplaceOne[Document]]
         writes = [*[InsertOne(run_document(after)) for after in new], *[_replacement(*change) for change in known]]
 
         taken: Sequence[int] = ()
