@@ -98,7 +98,7 @@ def _do_twice(world: World, member: Member, size: float) -> Fate:
 
 
 def _hold_up(world: World, member: Member, size: float) -> Fate:
-    return Fate(delay=_seconds(size, 40.0))
+    return Fate(delay=_seconds(size, 40.0), breaks=True)
 
 
 def _restart_broker(world: World, member: Member, size: float) -> None:
@@ -136,7 +136,7 @@ KINDS: dict[str, tuple[int, Strike]] = {
     "twice": (3, _do_twice),
     "hold-up": (4, _hold_up),
     "restart-broker": (2, _restart_broker),
-    "wipe-broker": (1, _wipe_broker),
+    "wipe-broker": (2, _wipe_broker),
     "lose-store": (2, _lose_store),
     "step-clock": (1, _step_clock),
     "terminate": (3, _terminate),
@@ -149,7 +149,7 @@ def draw_faults(random: Random) -> list[Fault]:
     names = list(KINDS)
     weights = [KINDS[name][0] for name in names]
     number = random.choice((1, 2, 3, 4, 6, 8, 12))
-    horizon = random.choice((60, 150, 400))
+    horizon = random.choice((30, 60, 100))
     faults = [
         Fault(random.randint(1, horizon), random.choices(names, weights)[0], round(random.random(), 3))
         for _ in range(number)

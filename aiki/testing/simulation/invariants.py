@@ -137,30 +137,33 @@ class Watch:
                     f"whose order had its outcome (#{entry.seq} of {base_seq})"
                 )
 
-    def check_what_is_left(self) -> None:
-        """See that nothing is left over once everything is done."""
+    def left_over(self) -> list[str]:
+        """Tell what is still there though everything is done."""
         hub = self._world.hub
-        for name in sorted(hub.queue_names):
-            ready, held = hub.ready(name), hub.held(name)
-            if ready or held:
-                self.complain(f"queue {name} has {len(ready)} messages, and {held} are held")
+        left = [
+            f"queue {name} has {len(hub.ready(name))} messages, and {hub.held(name)} are held"
+            for name in sorted(hub.queue_names)
+            if hub.ready(name) or hub.held(name)
+        ]
         if hub.retries.waiting:
-            self.complain(f"{hub.retries.waiting} retries wait")
+            left.append(f"{hub.retries.waiting} retries wait")
         for run in self.runs:
             if run.status is RunStatus.COMPLETED and (run.inbox or run.pending or run.waits):
-                self.complain(f"run {run.run_id[-6:]} is completed, and something waits in it")
+                left.append(f"run {run.run_id[-6:]} is completed, and something waits in it")
         for member in self._world.members.values():
             worker = member.parts.get("worker")
             if worker is not None and not member.process.is_dead and worker.held_runs:
-                self.complain(f"{member.process} still holds {worker.held_runs}")
-        self._check_letters()
+                left.append(f"{member.process} still holds {worker.held_runs}")
+        return [*left, *self._letters()]
 
-    def _check_letters(self) -> None:
+    def _letters(self) -> list[str]:
         page = done_at_once(self._world.store.dead_letters(limit=1000, cursor=None, include_done=True))
         buried = {run.run_id for run in self.runs if run.recoveries >= run.recoveries_max}
-        for stored in page.letters:
-            if stored.letter.run_id not in buried:
-                self.complain(f"a dead letter: {stored.letter.reason}: {stored.letter.detail}")
+        return [
+            f"a dead letter: {stored.letter.reason}: {stored.letter.detail}"
+            for stored in page.letters
+            if stored.letter.run_id not in buried
+        ]
 
 
 def _brief(run: RunState) -> str:

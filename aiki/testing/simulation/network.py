@@ -21,6 +21,10 @@ T = TypeVar("T")
 # Seconds. Most of the time the network of a data centre, now and then one that is busy.
 LATENCY, BUSY_LATENCY, BUSY_SHARE = 0.001, 0.05, 0.02
 
+# What faults aim at. What is said of presence, and asked by nobody in particular, would only dilute them.
+STEPS = (">", "acknowledge", "subscribe", "store.commit", "store.load", "store.journal", "store.due")
+TIDYING = ("PresenceNoted", "aiki.queries")
+
 # Two things never arrive in the same moment: the order of timers that are due together is no order.
 MOMENT = 1e-7
 
@@ -70,7 +74,11 @@ class Network:
         return self.random.uniform(0.0001, longest)
 
     def fate(self, process: Process, what: str) -> Fate:
-        """Count a request, and decide what becomes of it."""
+        """Decide what becomes of a request; count it, if it is one of those that a run depends on."""
+        if process.is_dead:
+            return Fate(arrives=False)
+        if not what.startswith(STEPS) or what.endswith(TIDYING):
+            return Fate()
         self.steps += 1
         return self.on_step(self.steps, process, what) or Fate()
 

@@ -15,14 +15,15 @@ from aiki.worker.service import Worker, WorkerSettings
 
 __all__ = ["Driver", "elsewhere", "orchestrator", "rebuilder", "worker"]
 
-SIGNAL_VALUES = {"first": 5, "second": 6}
-
 
 async def orchestrator(world: World, member: Member) -> None:
     """Move runs forward."""
     await member.broker.start()
     service = Orchestrator(
-        member.broker, member.store, member.clock, OrchestratorSettings(name=str(member.process))  # type: ignore[arg-type]
+        member.broker,
+        member.store,  # type: ignore[arg-type]
+        member.clock,
+        OrchestratorSettings(name=str(member.process), sweep_every=world.sweep_every),
     )
     member.parts["orchestrator"] = service
     try:
@@ -83,14 +84,24 @@ class Driver:
 
     async def _drive(self, client: Client, job: Job, world: World) -> None:
         await asyncio.sleep(world.random.uniform(0, 0.2))
-        handle = await self._handle(client, job)
-        for signal in job.signals:
-            if signal not in job.said:
-                await _until_it_works(lambda signal=signal: handle.send(signal, SIGNAL_VALUES[signal]))
-                job.said.append(signal)
+        handle = await self._handle(client, job, world)
+        while job.said < len(job.says):
+            await self._say(handle, job)
         await self.hear(handle, job)
 
-    async def _handle(self, client: Client, job: Job) -> Handle[Any]:
+    async def _say(self, handle: Handle[Any], job: Job) -> None:
+        """Send the next word; if nobody knows whether it arrived, once more."""
+        job.is_unsure |= job.is_saying
+        job.is_saying = True
+        try:
+            await handle.send("word", job.says[job.said])
+        except AikiError:
+            await asyncio.sleep(0.2)
+        else:
+            job.said += 1
+            job.is_saying = False
+
+    async def _handle(self, client: Client, job: Job, world: World) -> Handle[Any]:
         if job.run_id is not None:
             return client.handle(job.run_id, job.workflow)
         wanted = job.workflow.with_options(**job.options) if job.options else job.workflow
@@ -102,7 +113,7 @@ class Driver:
             except AikiError as error:
                 self._complain(f"job {job.number} was refused: {error!r}")
                 await asyncio.Future()
-            job.run_id = handle.id
+            job.run_id, job.accepted_at = handle.id, world.loop.time()
             job.is_stored = "idempotency_key" in job.options or "confirm" in job.options
             return handle
 
@@ -122,7 +133,7 @@ class Driver:
                 await asyncio.sleep(1.0)
                 continue
             else:
-                if job.fails or not job.fits(result):
+                if job.fails or not job.is_right(result):
                     self._complain(f"job {job.number} ({job.workflow.name}) ended with {result!r}")
             job.heard += 1
             return
@@ -130,15 +141,4 @@ class Driver:
     def _complain_unless_buried(self, error: RunEndedError, job: Job) -> None:
         if type(error).__name__ != "RunDeadLetteredError":
             self._complain(f"job {job.number} ({job.workflow.name}) ended: {error!r}")
-
-
-async def _until_it_works(do: Any) -> None:
-    while True:
-        try:
-            await do()
-        except AikiError:
-            await asyncio.sleep(0.2)
-        else:
-            return
-
 

@@ -34,6 +34,11 @@ TROUBLE_SECONDS, HEALING_SECONDS = 300.0, 1800.0
 # Once every run is over: what is still under way may arrive, leases run out, presences expire.
 SETTLING_SECONDS = 120.0
 
+# So long an answer of the broker may be under way, at most.
+ANSWER_SECONDS = 0.1
+
+NEVER = 1e9
+
 # What is said at this level, and is no fault of the code.
 _EXPECTED_ERRORS = frozenset({"worker.lease_lost"})
 
@@ -95,7 +100,7 @@ def _run(
     except SimulationStuckError as error:
         watch.complain(str(error))
     report.violations += watch.violations
-    report.trace = world.network.trace
+    report.trace = list(world.network.trace)
     report.runs, report.executions = len(watch.runs), watch.executions
     report.steps, report.seconds = world.network.steps, loop.time()
 
@@ -110,7 +115,7 @@ class _Simulation:
         self._report = report
         self._driver = Driver(jobs, watch.complain)
         self._rebuilds = 0
-        self._lost: list[Job] = []
+        self._wiped_at = 0.0
 
     async def run(self) -> None:
         """Simulate all of it."""
@@ -118,6 +123,8 @@ class _Simulation:
         injector = Injector(world, self._report.faults)
         world.network.on_step = injector.on_step
         world.on_wipe = self._on_wipe
+        if not any(fault.kind == "wipe-broker" for fault in self._report.faults) and world.random.random() < 0.7:
+            world.sweep_every = NEVER  # Nothing may depend on it as long as the broker loses nothing.
         self._begin()
         await self._until(lambda: self._is_over() and injector.is_done, seconds=TROUBLE_SECONDS)
         world.heal()
@@ -128,7 +135,9 @@ class _Simulation:
             return
         await asyncio.sleep(SETTLING_SECONDS)
         self._watch.check_journals()
-        self._watch.check_what_is_left()
+        await self._until(lambda: not self._watch.left_over(), seconds=SETTLING_SECONDS)
+        for what in self._watch.left_over():
+            self._watch.complain(what)
 
     def _begin(self) -> None:
         world, random = self._world, self._world.random
@@ -157,9 +166,8 @@ class _Simulation:
         return run.status is RunStatus.AWAITING_SIGNAL and all(job.run_id != run.run_id for job in self._jobs)
 
     def _on_wipe(self) -> None:
-        """Take note of what nobody promised to keep: what the broker had confirmed and no orchestrator had stored."""
-        stored = {run.run_id for run in self._watch.runs}
-        self._lost += [job for job in self._jobs if job.run_id is not None and job.run_id not in stored]
+        """Have the queues rebuilt once the broker is back."""
+        self._wiped_at = self._world.loop.time()
         self._rebuilds += 1
         self._world.loop.later(30.0, self._begin_rebuilding)
 
@@ -169,16 +177,17 @@ class _Simulation:
     async def _rebuild(self) -> None:
         """Rebuild the queues, and say again what was lost with them before anybody had stored it."""
         name = f"rebuilder-{self._rebuilds}-last"
-        member = self._world.begin(name, rebuilder)
+        self._world.begin(name, rebuilder)
         await self._until(lambda: "done" in self._world.members[name].parts, seconds=60.0)
-        del member
         stored = {run.run_id for run in self._watch.runs}
         for job in self._jobs:
-            if job in self._lost and job.run_id not in stored:
-                if job.is_stored:
-                    self._watch.complain(f"job {job.number} was said to be stored, and is not")
+            if job.run_id is not None and job.run_id not in stored:
+                # What the broker had confirmed and nobody had stored was lost with it; that, and nothing else.
+                if job.is_stored or job.accepted_at > self._wiped_at + ANSWER_SECONDS:
+                    self._watch.complain(f"job {job.number} was accepted, and is lost")
                 job.run_id = None
-            job.said = [] if job.run_id is None or not job.heard else job.said
+            if not job.heard:
+                job.said, job.is_unsure = 0, True
         self._world.kill(self._world.members["client"], after=0.1)
 
     def _complain_of_what_is_stuck(self) -> None:

@@ -92,6 +92,7 @@ class World:
         self.is_store_away = False
         self.is_broker_stopped = False
         self.was_wiped = False
+        self.sweep_every = 30.0
         self.faults: dict[str, int] = {}
         self.on_wipe: Callable[[], None] = lambda: None
         done_at_once(self.store.start())
