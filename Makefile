@@ -39,6 +39,9 @@ format: .venv/.ready  ## Format the code and mend what the linter can
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
+simulate: .venv/.ready  ## Break everything, in virtual time (SEEDS=0..10000, SEEDS=fresh:500)
+	.venv/bin/python -m aiki.testing.simulation $(or $(SEEDS),fresh:500)
+
 bench: setup  ## Measure how fast it is, on servers of its own (ROWS="throughput latency" for some)
 	.venv/bin/python -m bench $(ROWS)
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the code that is broken is quoted as it stands
 """Defects to seed: each takes away one thing that a promise rests on. The simulation has to notice every one."""
 
 from dataclasses import dataclass
@@ -15,6 +16,20 @@ class Defect:
     after: str
     rule: str
     """What it breaks, of the rules of the design."""
+    also: tuple[tuple[str, str], ...] = ()
+    """Further changes of the same file, without which the first makes no difference."""
+
+    def applied_to(self, text: str) -> str:
+        """Break *text*, the content of the file.
+
+        Raises:
+            LookupError: the code has changed, and so must the defect.
+        """
+        for before, after in ((self.before, self.after), *self.also):
+            if before not in text:
+                raise LookupError(f"{self.path} has no {before!r}")
+            text = text.replace(before, after)
+        return text
 
 
 DEFECTS = (
@@ -23,20 +38,6 @@ DEFECTS = (
         "aiki/engine/dispatching.py",
         "        pair=Pair(run.pair.epoch + 1, moment.token),",
         "        pair=run.pair if recovering and run.pair.epoch else Pair(run.pair.epoch + 1, moment.token),",
-        "1",
-    ),
-    Defect(
-        "a dispatch is not bound to its first holder",
-        "aiki/engine/dispatching.py",
-        "    return Decision(run, refused=True)\n\n\ndef awaits_elsewhere",
-        "    return dispatched(run, event.id, moment)\n\n\ndef awaits_elsewhere",
-        "1",
-    ),
-    Defect(
-        "two workers may hold one dispatch",
-        "aiki/engine/holding.py",
-        "    if event.pair != run.pair or run.holder not in (None, event.worker):\n        return fence(run, event)",
-        "    if event.pair != run.pair:\n        return fence(run, event)",
         "1",
     ),
     Defect(
@@ -54,39 +55,11 @@ DEFECTS = (
         "2, DESIGN 4",
     ),
     Defect(
-        "the epoch is not checked",
-        "aiki/engine/holding.py",
-        "    return event.pair == run.pair and run.holder == event.worker",
-        "    return True",
-        "3",
-    ),
-    Defect(
         "the cache survives a new subscription and a redelivery",
         "aiki/orchestrator/partition.py",
         "self._cache.clear()",
         "pass",
         "5",
-    ),
-    Defect(
-        "what is refused is not looked at again",
-        "aiki/orchestrator/fold.py",
-        "        return bool(self.refused or self.failed)",
-        "        return False",
-        "5",
-    ),
-    Defect(
-        "entries of an older epoch count",
-        "aiki/adapters/store/embedded/runs.py",
-        "          AND (seq <= runs.base_seq OR journal.epoch = runs.epoch)",
-        "",
-        "6",
-    ),
-    Defect(
-        "a gap in what a holder says is not noticed",
-        "aiki/engine/holding.py",
-        "    if [entry.seq for entry in new] != [*expected] or any",
-        "    if any",
-        "7",
     ),
     Defect(
         "an end that was told is not told again",
@@ -103,13 +76,6 @@ DEFECTS = (
         "DESIGN 1",
     ),
     Defect(
-        "orders are sent before they are stored",
-        "aiki/orchestrator/partition.py",
-        "        settled = await self._settle(groups, again=again)",
-        "        settled = await self._settle(groups, again=False)",
-        "2",
-    ),
-    Defect(
         "a run rests though what it waits for is there",
         "aiki/engine/holding.py",
         "    return due or run.cancel_requested is not None or any(wakes(run.waits, item) for item in run.inbox)",
@@ -122,13 +88,6 @@ DEFECTS = (
         "    if isinstance(event, _CLIENT_EVENTS) and event.id in run.seen:",
         "    if isinstance(event, _CLIENT_EVENTS) and event.id == '':",
         "17",
-    ),
-    Defect(
-        "a lost connection is nothing to the runs that were held",
-        "aiki/worker/service.py",
-        "                abandoned = self._crew.abandon(leased=False)",
-        "                abandoned = ()",
-        "DESIGN 4",
     ),
     Defect(
         "a command is acknowledged before the run has ended",
@@ -158,5 +117,92 @@ DEFECTS = (
         "        self._loads_at = self._clock.now()\n        self._changed.set()",
         "        self._loads_at = self._loads_at + timedelta(days=1)",
         "9",
+    ),
+    Defect(
+        "a marker dispatches whatever has come before it",
+        "aiki/engine/dispatching.py",
+        "    return Decision(run, refused=True)\n\n\ndef awaits_elsewhere",
+        "    return dispatched(run, event.id, moment)\n\n\ndef awaits_elsewhere",
+        "2",
+    ),
+    Defect(
+        "a dispatch has as many holders as say so",
+        "aiki/engine/holding.py",
+        "    return event.pair == run.pair and run.holder == event.worker",
+        "    return event.pair == run.pair",
+        "1",
+    ),
+    Defect(
+        "the epoch of what a holder says is not looked at",
+        "aiki/engine/holding.py",
+        "!= [*expected] or any(entry.epoch != run.pair.epoch for entry in entries):",
+        "!= [*expected]:",
+        "3",
+        also=(("    return event.pair == run.pair and run.holder == event.worker", "    return True"),),
+    ),
+    Defect(
+        "a dispatch forgets how far the journal went",
+        "aiki/engine/dispatching.py",
+        "        base_seq=run.last_seq,",
+        "        base_seq=run.base_seq,",
+        "6",
+    ),
+    Defect(
+        "a cause that comes again is never unsent",
+        "aiki/orchestrator/partition.py",
+        "        settled = await self._settle(groups, again=again)",
+        "        settled = await self._settle(groups, again=False)",
+        "2",
+    ),
+    Defect(
+        "what is refused is refused for good",
+        "aiki/orchestrator/fold.py",
+        "        return bool(self.refused or self.failed or self.parked)",
+        "        return False",
+        "5",
+    ),
+    Defect(
+        "what was learnt by half is not learnt again",
+        "aiki/engine/holding.py",
+        "    after = learnt(grown, tuple(entry for entry in entries if entry.seq > run.learnt_seq))",
+        "    after = learnt(grown, tuple(entry for entry in entries if entry.seq > run.last_seq))",
+        "6, uncertain writes",
+    ),
+    Defect(
+        "outcomes are handed out in another order than they came",
+        "aiki/worker/history.py",
+        "self._consume(heappop(self._consumable))",
+        "self._consume(self._consumable.pop())",
+        "12",
+    ),
+    Defect(
+        "a workflow sees what is not confirmed yet",
+        "aiki/worker/machine.py",
+        "                self._publish(batch.events, partial(self._on_confirmed, batch))",
+        "                asyncio.ensure_future(self._host.publish(batch.events))\n                self._on_confirmed(batch)",
+        "13",
+    ),
+    Defect(
+        "a resumed run does not learn what time it is",
+        "aiki/worker/machine.py",
+        "            self._recorder.learn(Fact(kind=EntryKind.CLOCK, at=self._now()))",
+        "            pass",
+        "13",
+    ),
+    Defect(
+        "an orphan's order is acknowledged before it is reported",
+        "aiki/worker/crew.py",
+        "            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))\n"
+        "            await intake.acknowledge(delivery)",
+        "            await intake.acknowledge(delivery)\n"
+        "            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))",
+        "DESIGN 4",
+    ),
+    Defect(
+        "events that are sent again change their order",
+        "aiki/sdk/publisher.py",
+        "        self.waiting.extendleft(reversed(self.flying))",
+        "        self.waiting.extend(self.flying)",
+        "7",
     ),
 )

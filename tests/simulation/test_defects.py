@@ -21,9 +21,7 @@ def test_a_seeded_defect_is_noticed(defect: Defect, tmp_path: Path) -> None:
     for package in ("aiki", "broker_topology"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     broken = tmp_path / defect.path
-    text = broken.read_text()
-    assert defect.before in text, "the code has changed; so must the defect"
-    broken.write_text(text.replace(defect.before, defect.after))
+    broken.write_text(defect.applied_to(broken.read_text()))
 
     done = subprocess.run(
         [sys.executable, "-m", "aiki.testing.simulation", SEEDS, "--workers", "1", "--enough", "1"],

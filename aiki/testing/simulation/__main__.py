@@ -1,8 +1,8 @@
 """Simulate seeds: `python -m aiki.testing.simulation 0..1000`, or one of them with its trace.
 
-    python -m aiki.testing.simulation 0..1000             all of these, on all cores
-    python -m aiki.testing.simulation 42 --trace          one, step by step
-    python -m aiki.testing.simulation 42 --faults "11:kill-after:0.3 30:freeze:0.5"
+python -m aiki.testing.simulation 0..1000             all of these, on all cores
+python -m aiki.testing.simulation 42 --trace          one, step by step
+python -m aiki.testing.simulation 42 --faults "11:kill-after:0.3 30:freeze:0.5"
 """
 
 import argparse
@@ -97,8 +97,10 @@ def _explain(report: Report) -> None:
     """Say what went wrong, with as few faults as it takes, and how to see it again."""
     shortest = shrink(report)
     faults = " ".join(map(str, shortest.faults))
-    print(f"\nseed {report.seed} fails:", *(f"  {violation}" for violation in shortest.violations), sep="\n")
-    print(f'again: PYTHONHASHSEED={_HASH_SEED} python -m aiki.testing.simulation {report.seed} --trace --faults "{faults}"')
+    print(f"\nseed {report.seed} fails:", *shortest.violations, sep="\n  ")
+    print(
+        f'again: PYTHONHASHSEED={_HASH_SEED} python -m aiki.testing.simulation {report.seed} --trace --faults "{faults}"'
+    )
     print(*(line for line in shortest.trace[-60:]), sep="\n", flush=True)
 
 

@@ -18,7 +18,7 @@ from aiki.engine.commands import Command, DeadLetter, NotifyWorker, WorkerComman
 from aiki.engine.queries import Answer, Query
 from aiki.errors import BrokerUnavailableError, PublishUncertainError, QueryTimeoutError
 from aiki.ports.broker import Delivery, NoticeSubscription, Request, Subscription
-from aiki.testing.simulation.network import Link, LinkLostError, Network
+from aiki.testing.simulation.network import Link, LinkLostError
 
 __all__ = ["SimulatedBroker"]
 
@@ -160,16 +160,14 @@ class SimulatedBroker(MemoryBroker):
         """Subscribe to what is said to *worker*."""
         await self._connection()
 
-        def subscribe() -> Subscription[NotifyWorker]:
+        def subscribe() -> _Subscription[NotifyWorker]:
             queue = self._hub.open_control(worker)
 
             def on_end(ended: MemorySubscription[NotifyWorker]) -> None:
                 self._hub.close_control(worker, queue)
                 self._forget(ended)
 
-            subscription: _Subscription[NotifyWorker] = _Subscription(
-                self, [queue], prefetch=None, on_end=on_end
-            )
+            subscription: _Subscription[NotifyWorker] = _Subscription(self, [queue], prefetch=None, on_end=on_end)
             self._remember(subscription)
             return subscription
 
@@ -270,8 +268,7 @@ def _named(value: object) -> str:
     pair = getattr(value, "pair", None)
     if pair is not None:
         facts.append(f"e{pair.epoch}")
-    for entry in getattr(value, "entries", ()):
-        facts.append(f"#{entry.seq}:{entry.kind}")
+    facts += [f"#{entry.seq}:{entry.kind}" for entry in getattr(value, "entries", ())]
     for name in ("last_seq", "base_seq", "notice", "due_at", "status"):
         fact = getattr(value, name, None)
         if fact is not None:
@@ -281,8 +278,3 @@ def _named(value: object) -> str:
 
 def _names(values: Sequence[object]) -> str:
     return " ".join(map(_named, values))
-
-
-def network_of(broker: SimulatedBroker) -> Network:
-    """Tell the network that *broker* is connected by."""
-    return broker.link.network

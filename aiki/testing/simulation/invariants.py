@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 from aiki.engine.ids import idempotency_key_of
@@ -106,16 +107,16 @@ class Watch:
         where = f"run {run.run_id[-6:]} ({run.workflow})"
         if [entry.seq for entry in entries] != list(range(1, len(entries) + 1)):
             self.complain(f"{where}: the journal has gaps: {[entry.seq for entry in entries]}")
-        for first, second in zip(entries, entries[1:], strict=False):
+        for first, second in pairwise(entries):
             if second.at < first.at or second.epoch < first.epoch:
                 self.complain(f"{where}: the stamp or epoch of #{second.seq} is before that of #{first.seq}")
         if any(entry.kind is EntryKind.RETRIED for entry in entries):
             return
         ended = Counter(entry.operation for entry in entries if entry.kind in _OUTCOMES)
-        attempts = Counter((entry.operation, entry.attempt) for entry in entries if entry.kind is EntryKind.ATTEMPT_FAILED)
-        sources = Counter(
-            (entry.kind, entry.source) for entry in entries if entry.source is not None
+        attempts = Counter(
+            (entry.operation, entry.attempt) for entry in entries if entry.kind is EntryKind.ATTEMPT_FAILED
         )
+        sources = Counter((entry.kind, entry.source) for entry in entries if entry.source is not None)
         for counted in (ended, attempts, sources):
             for what, times in counted.items():
                 if times > 1:
@@ -147,9 +148,11 @@ class Watch:
         ]
         if hub.retries.waiting:
             left.append(f"{hub.retries.waiting} retries wait")
-        for run in self.runs:
-            if run.status is RunStatus.COMPLETED and (run.inbox or run.pending or run.waits):
-                left.append(f"run {run.run_id[-6:]} is completed, and something waits in it")
+        left += [
+            f"run {run.run_id[-6:]} is completed, and something waits in it"
+            for run in self.runs
+            if run.status is RunStatus.COMPLETED and (run.inbox or run.pending or run.waits)
+        ]
         for member in self._world.members.values():
             worker = member.parts.get("worker")
             if worker is not None and not member.process.is_dead and worker.held_runs:

@@ -21,7 +21,7 @@ async def orchestrator(world: World, member: Member) -> None:
     await member.broker.start()
     service = Orchestrator(
         member.broker,
-        member.store,  # type: ignore[arg-type]
+        member.store,
         member.clock,
         OrchestratorSettings(name=str(member.process), sweep_every=world.sweep_every),
     )
@@ -59,7 +59,7 @@ async def rebuilder(world: World, member: Member) -> None:
     await member.broker.start()
     while True:
         try:
-            await rebuild(member.store, member.broker, member.clock, timeout=5.0)  # type: ignore[arg-type]
+            await rebuild(member.store, member.broker, member.clock, timeout=5.0)
             break
         except AikiError:
             await asyncio.sleep(0.5)
@@ -141,4 +141,3 @@ class Driver:
     def _complain_unless_buried(self, error: RunEndedError, job: Job) -> None:
         if type(error).__name__ != "RunDeadLetteredError":
             self._complain(f"job {job.number} ({job.workflow.name}) ended: {error!r}")
-

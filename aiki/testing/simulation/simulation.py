@@ -67,7 +67,8 @@ def simulate(seed: int, *, faults: Sequence[Fault] | None = None, traced: bool =
     report = Report(seed, list(drawn if faults is None else faults))
     attempts: list[Callable[[Any], None]] = []
     with _from_seed(seed), _errors_into(report) as errors:
-        token = recorder.set(lambda context: attempts[0](context))
+        # Who is told is known only once there is a world, and that needs the loop.
+        token = recorder.set(lambda context: attempts[0](context))  # noqa: PLW0108
         loop = SimulationLoop()
         try:
             _run(loop, report, jobs, random, attempts, traced=traced)
@@ -196,8 +197,8 @@ class _Simulation:
                 self._watch.complain(f"run {run.run_id[-6:]} ({run.workflow}) is {run.status} for ever: {run.pair}")
         for job in self._jobs:
             if not job.heard:
-                there = done_at_once(self._world.store.load([job.run_id or ""]))
-                state = there[job.run_id].status if job.run_id in there else "nowhere"
+                there = done_at_once(self._world.store.load([job.run_id or ""])).get(job.run_id or "")
+                state = "nowhere" if there is None else there.status
                 self._watch.complain(f"job {job.number} ({job.workflow.name}) was not heard of; its run is {state}")
 
 
@@ -273,11 +274,9 @@ def _clear_away(loop: SimulationLoop) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loop.set_exception_handler(lambda _, context: None)
-            loop._ready.clear()  # type: ignore[attr-defined]
-            loop._scheduled.clear()  # type: ignore[attr-defined]
+            loop._ready.clear()
+            loop._scheduled.clear()
             gc.collect()
         loop.close()
     finally:
         sys.unraisablehook = hook
-
-

@@ -250,7 +250,7 @@ class World:
                 self.hub.rejoin(member.broker)
 
     def _note(self, what: str, member: Member | None) -> None:
-        kind = what.split(" for ")[0].split(" by ")[0]
+        kind = what.split(" for ", maxsplit=1)[0].split(" by ", maxsplit=1)[0]
         self.faults[kind] = self.faults.get(kind, 0) + 1
         self.network.say(member.process if member else "world", f"! {what}")
 
