@@ -1,6 +1,6 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check static format bench bench-check up down topology clean
+.PHONY: help setup demo test check static format simulate bench bench-check up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.

@@ -55,13 +55,6 @@ DEFECTS = (
         "2, DESIGN 4",
     ),
     Defect(
-        "the cache survives a new subscription and a redelivery",
-        "aiki/orchestrator/partition.py",
-        "self._cache.clear()",
-        "pass",
-        "5",
-    ),
-    Defect(
         "an end that was told is not told again",
         "aiki/engine/holding.py",
         "    if run.status.is_final:\n        return Decision(run, commands=outcome(run, moment))\n    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n    return None",
@@ -83,13 +76,6 @@ DEFECTS = (
         "10",
     ),
     Defect(
-        "a client's event counts each time",
-        "aiki/engine/decide.py",
-        "    if isinstance(event, _CLIENT_EVENTS) and event.id in run.seen:",
-        "    if isinstance(event, _CLIENT_EVENTS) and event.id == '':",
-        "17",
-    ),
-    Defect(
         "a command is acknowledged before the run has ended",
         "aiki/worker/holding.py",
         "        try:\n            workflow = self._surroundings.registry.workflow(",
@@ -102,14 +88,6 @@ DEFECTS = (
         "            for letter in batch:\n                letter.perhaps_sent = True\n            return _try_again(lane, error)",
         "            _confirm(lane)\n            return True",
         "DESIGN 3",
-    ),
-    Defect(
-        "a commit is not conditional on the revision",
-        "aiki/adapters/store/embedded/runs.py",
-        "        guard = (storable_text(before.run_id), before.revision, storable_text(before.incarnation))",
-        "        (there,) = connection.execute('SELECT revision FROM runs WHERE run_id = ?', (before.run_id,)).fetchone()\n"
-        "        guard = (storable_text(before.run_id), there, storable_text(before.incarnation))",
-        "9, revision",
     ),
     Defect(
         "timers are not loaded with a partition",
@@ -126,21 +104,6 @@ DEFECTS = (
         "2",
     ),
     Defect(
-        "a dispatch has as many holders as say so",
-        "aiki/engine/holding.py",
-        "    return event.pair == run.pair and run.holder == event.worker",
-        "    return event.pair == run.pair",
-        "1",
-    ),
-    Defect(
-        "the epoch of what a holder says is not looked at",
-        "aiki/engine/holding.py",
-        "!= [*expected] or any(entry.epoch != run.pair.epoch for entry in entries):",
-        "!= [*expected]:",
-        "3",
-        also=(("    return event.pair == run.pair and run.holder == event.worker", "    return True"),),
-    ),
-    Defect(
         "a dispatch forgets how far the journal went",
         "aiki/engine/dispatching.py",
         "        base_seq=run.last_seq,",
@@ -153,20 +116,6 @@ DEFECTS = (
         "        settled = await self._settle(groups, again=again)",
         "        settled = await self._settle(groups, again=False)",
         "2",
-    ),
-    Defect(
-        "what is refused is refused for good",
-        "aiki/orchestrator/fold.py",
-        "        return bool(self.refused or self.failed or self.parked)",
-        "        return False",
-        "5",
-    ),
-    Defect(
-        "what was learnt by half is not learnt again",
-        "aiki/engine/holding.py",
-        "    after = learnt(grown, tuple(entry for entry in entries if entry.seq > run.learnt_seq))",
-        "    after = learnt(grown, tuple(entry for entry in entries if entry.seq > run.last_seq))",
-        "6, uncertain writes",
     ),
     Defect(
         "outcomes are handed out in another order than they came",
@@ -197,12 +146,5 @@ DEFECTS = (
         "            await intake.acknowledge(delivery)\n"
         "            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))",
         "DESIGN 4",
-    ),
-    Defect(
-        "events that are sent again change their order",
-        "aiki/sdk/publisher.py",
-        "        self.waiting.extendleft(reversed(self.flying))",
-        "        self.waiting.extend(self.flying)",
-        "7",
     ),
 )

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(report.trace))
             print("\n".join(report.violations))
         return int(any(report.violations for report in reports))
-    return _simulate_all(seeds, workers=options.workers, enough=options.enough)
+    return _simulate_all(seeds, workers=options.workers, enough=options.enough, brief=options.brief)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trace", action="store_true", help="show every step")
     parser.add_argument("--faults", help="these instead of those that the seed says, as step:kind:size")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    parser.add_argument(
+        "--brief", action="store_true", help="say which seeds fail, and do not look for the fewest faults"
+    )
     parser.add_argument("--enough", type=int, default=3, help="stop after so many failures (default: 3)")
     return parser
 
@@ -59,7 +62,7 @@ def _seeds(text: str) -> range:
     return range(int(text), int(text) + 1)
 
 
-def _simulate_all(seeds: range, *, workers: int, enough: int) -> int:
+def _simulate_all(seeds: range, *, workers: int, enough: int, brief: bool) -> int:
     began = time.monotonic()
     print(f"seeds {seeds.start}..{seeds.stop}", flush=True)
     failed: list[Report] = []
@@ -70,7 +73,7 @@ def _simulate_all(seeds: range, *, workers: int, enough: int) -> int:
         steps += report.steps
         if report.violations:
             failed.append(report)
-            _explain(report)
+            _explain(report if brief else shrink(report))
             if len(failed) >= enough:
                 break
     took = time.monotonic() - began
@@ -93,15 +96,12 @@ def _reports(seeds: range, *, workers: int) -> Iterator[Report]:
             pool.shutdown(cancel_futures=True)
 
 
-def _explain(report: Report) -> None:
-    """Say what went wrong, with as few faults as it takes, and how to see it again."""
-    shortest = shrink(report)
+def _explain(shortest: Report) -> None:
+    """Say what went wrong, and how to see it again."""
     faults = " ".join(map(str, shortest.faults))
-    print(f"\nseed {report.seed} fails:", *shortest.violations, sep="\n  ")
-    print(
-        f'again: PYTHONHASHSEED={_HASH_SEED} python -m aiki.testing.simulation {report.seed} --trace --faults "{faults}"'
-    )
-    print(*(line for line in shortest.trace[-60:]), sep="\n", flush=True)
+    print(f"\nseed {shortest.seed} fails:", *shortest.violations, sep="\n  ")
+    print(f'again: python -m aiki.testing.simulation {shortest.seed} --trace --faults "{faults}"')
+    print(*shortest.trace[-60:], sep="\n", flush=True)
 
 
 if __name__ == "__main__":
