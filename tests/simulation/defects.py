@@ -104,13 +104,6 @@ DEFECTS = (
         "2",
     ),
     Defect(
-        "a dispatch forgets how far the journal went",
-        "aiki/engine/dispatching.py",
-        "        base_seq=run.last_seq,",
-        "        base_seq=run.base_seq,",
-        "6",
-    ),
-    Defect(
         "a cause that comes again is never unsent",
         "aiki/orchestrator/partition.py",
         "        settled = await self._settle(groups, again=again)",
