@@ -174,6 +174,7 @@ class MemorySubscription(Subscription[T]):
 
     def hand_over(self, queue: MemoryQueue[T], message: Message[T]) -> None:
         """Take a message from *queue*, and have it at once."""
+        # The queue has read the message before it offers it, so the value is there.
         self.arrive(Delivery(message.value, message.redelivered, self.take(queue, message)))  # type: ignore[arg-type]
 
     def take(self, queue: MemoryQueue[T], message: Message[T]) -> int:
