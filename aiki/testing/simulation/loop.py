@@ -5,14 +5,14 @@ runs is a function of what was asked for, so the same seed gives the same run.
 """
 
 import asyncio
-import heapq
 from asyncio.events import Handle
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from heapq import heappop, heappush
 from typing import Any, TypeVar, TypeVarTuple
 
-__all__ = ["Process", "SimulationLoop", "SimulationStuckError", "process_of", "running_process"]
+__all__ = ["Process", "SimulationLoop", "SimulationStuckError", "running_process"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -70,19 +70,15 @@ def running_process() -> Process | None:
     return _PROCESS.get()
 
 
-def process_of(context: Context) -> Process | None:
-    """Tell to whom a context belongs."""
-    return context.get(_PROCESS)
-
-
 class _Future(asyncio.Future[T]):
     """A future that has the same place in a set in every run of a seed."""
 
-    def __init__(self, loop: "SimulationLoop") -> None:
-        self._number = loop.next_number()
-        super().__init__(loop=loop)
+    _number = 0
 
     def __hash__(self) -> int:
+        # Few are ever put into a set; numbered when they are, they are numbered in the same order in every run.
+        if not self._number:
+            self._number = _loop_of(self).next_number()
         return self._number
 
 
@@ -103,7 +99,8 @@ class SimulationLoop(asyncio.BaseEventLoop):
 
     # What asyncio's own loops keep, and say nothing of to type checkers.
     _ready: deque[Handle]
-    _scheduled: list[asyncio.TimerHandle]
+    _scheduled: list[tuple[float, int, asyncio.TimerHandle]]
+    """A heap. Timers that are due together are in the order of asking, and are compared without calling anything."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,6 +109,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         """Once set, nothing that is asked for is done: what is left is only being cleaned away."""
         self._now = 0.0
         self._numbers = 0
+        self._timers = 0
         self._outside = copy_context()
         self.set_task_factory(_make_task)  # type: ignore[arg-type]
 
@@ -126,7 +124,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
 
     def create_future(self) -> "asyncio.Future[Any]":
         """Make a future."""
-        return _Future(self)
+        return _Future(loop=self)
 
     def later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts) -> asyncio.TimerHandle:
         """Call *callback* after *delay*, as a step of nobody: of a network, a server, the world."""
@@ -136,28 +134,38 @@ class SimulationLoop(asyncio.BaseEventLoop):
         """Let steps that were held back be taken now."""
         self._ready.extend(handles)
 
+    # These do what asyncio's own do, without looking each time whether somebody debugs, or calls from a thread.
+
     def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> Handle:
         """Take a step soon."""
-        if self.is_over:
-            return Handle(callback, args, self, context)
-        return super().call_soon(callback, *args, context=context)
+        handle = Handle(callback, args, self, context)
+        if not self.is_over:
+            self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Take a step after *delay*."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Take a step at *when*."""
-        if self.is_over:
-            return asyncio.TimerHandle(when, callback, args, self, context)
-        return super().call_at(when, callback, *args, context=context)
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        if not self.is_over:
+            self._timers += 1
+            heappush(self._scheduled, (when, self._timers, timer))
+        return timer
 
     def _run_once(self) -> None:
         """Take the steps that are ready, or let time pass until one is."""
         ready, scheduled = self._ready, self._scheduled
-        while scheduled and (scheduled[0]._cancelled or scheduled[0].when() <= self._now or not ready):
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False  # type: ignore[attr-defined]
+        while scheduled and (not ready or scheduled[0][0] <= self._now):
+            when, _, timer = heappop(scheduled)
             if not timer._cancelled:
-                self._now = max(self._now, timer.when())
+                self._now = max(self._now, when)
                 ready.append(timer)
         if not ready:
             raise SimulationStuckError("nothing is ever going to happen again")
@@ -167,7 +175,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
             raise SimulationStuckError(f"it is not over after {STEPS_MAX:,} steps")
         for _ in range(len(ready)):
             handle = ready.popleft()
-            process = process_of(handle._context)  # type: ignore[attr-defined]
+            process: Process | None = handle._context.get(_PROCESS)  # type: ignore[attr-defined]
             if process is not None and (process.is_dead or process.is_frozen):
                 process.held_back.append(handle)
             elif not handle._cancelled:
@@ -178,6 +186,12 @@ class SimulationLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Wake nobody up: there is one thread."""
+
+
+def _loop_of(future: "asyncio.Future[Any]") -> SimulationLoop:
+    loop = future.get_loop()
+    assert isinstance(loop, SimulationLoop)
+    return loop
 
 
 def _make_task(loop: SimulationLoop, coro: Coroutine[Any, Any, T], **kwargs: Any) -> "asyncio.Task[T]":
