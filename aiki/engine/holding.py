@@ -112,16 +112,25 @@ def on_journal_appended(run: RunState, event: JournalAppended, moment: Moment) -
 
 
 def _taken_over(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, ...], moment: Moment) -> Decision:
-    if not _is_holder(run, event):
+    if not (_is_holder(run, event) or _is_recorded_at_rest(run, event, entries)):
         return fence(run, event)
     if run.status is RunStatus.RUNNING:
         return _appended(run, event, entries, moment)
     if any(entry.seq > run.last_seq for entry in entries):
         return _beyond_the_end(run, event, moment)
-    if run.status.is_suspended:
+    if run.status.is_suspended or run.status is RunStatus.PAUSED:
         # Said again after the run was given back: it is all there, but a rebuild knows of what was never written.
         return Decision(learnt(run, tuple(entry for entry in entries if entry.seq > run.learnt_seq)))
     return Decision(run)
+
+
+def _is_recorded_at_rest(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, ...]) -> bool:
+    """Tell whether *entries* are in the journal of a run that was paused before its holder was heard of.
+
+    They count, so the run has to know what follows from them: what it started elsewhere, above all.
+    """
+    is_unheld = run.status is RunStatus.PAUSED and run.holder is None and event.pair == run.pair
+    return is_unheld and bool(entries) and all(entry.seq <= run.last_seq for entry in entries)
 
 
 def _beyond_the_end(run: RunState, event: WorkerEvent, moment: Moment) -> Decision:

@@ -139,7 +139,7 @@ async def _relearnt(runs: Sequence[RunState], store: Store, moment: Moment) -> S
 
 
 async def _unlearnt(run: RunState, store: Store) -> Sequence[JournalEntry]:
-    if not (_is_dispatched(run) or run.status.is_suspended):
+    if not (_is_dispatched(run) or run.status.is_suspended or run.status is RunStatus.PAUSED):
         return ()
     # A dispatch writes the run with everything up to its base.
     return await store.journal(run, after_seq=max(run.learnt_seq, run.base_seq))

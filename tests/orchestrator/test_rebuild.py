@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from aiki.engine.commands import ExecuteRun
-from aiki.engine.events import SignalSent
+from aiki.engine.events import PauseRequested, ResumeRequested, SignalSent
 from aiki.engine.journal import EntryKind, JournalEntry, Wait, WaitKind
 from aiki.engine.payload import NULL, dump_payload
 from aiki.engine.state import Parent, RunState
@@ -190,6 +190,33 @@ async def test_a_run_learns_again_what_only_its_journal_knows(world: World, make
     assert found is not None
     assert (found.status, found.pending, found.recoveries) == (RunStatus.QUEUED, (CHILD,), 0)
     assert found.pair.epoch == run.pair.epoch + 1
+
+
+def paused(run: RunState) -> RunState:
+    return after(run, PauseRequested(id="pause", run_id=run.run_id, at=T0))
+
+
+@pytest.mark.parametrize("make", [a_run, awaiting_a_child])
+async def test_a_paused_run_learns_again_what_only_its_journal_knows(
+    world: World, make: Callable[[], RunState]
+) -> None:
+    # One was paused before its start was written, the other one as it rested; the start of the child was in neither.
+    run = make()
+    await keep(world, paused(run), starts_a_child(run))
+
+    for _ in range(2):  # The second time there is nothing to learn.
+        await rebuild(world.store, world.client, world.clock)
+        await world.orchestrator()
+        await world.until_idle()
+
+    found = await world.run(run.run_id)
+    assert found is not None
+    assert (found.status, found.pending) == (RunStatus.PAUSED, (CHILD,))
+    await world.publish(ResumeRequested(id="resume", run_id=run.run_id, at=T0))
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+    (order,) = world.hub.ready(QUEUE)
+    assert isinstance(order, ExecuteRun)
+    assert order.recovered, "what it had started elsewhere may have been lost with the broker"
 
 
 @pytest.mark.parametrize("make", [a_run, running])
