@@ -10,41 +10,84 @@ from pathlib import Path
 
 from aiki import Client
 from bench.alone import ROWS_ALONE
-from bench.figures import Figures, Line, lines_of, table, write_json
-from bench.rows import ROWS, Scale, warm_up
-from bench.system import System, a_system
+from bench.figures import RAW, Figures, Line, limits, limits_table, lines_of, table, write_json
+from bench.load import Scale
+from bench.raw.client import raw_client
+from bench.raw.rows import RAW_ROWS, warm_up_raw
+from bench.raw.system import RawSystem
+from bench.rows import ROWS, warm_up
+from bench.system import System, servers
 
 
 def main() -> None:
     """Measure what was asked for."""
     options = _options()
-    scale = Scale(options.scale)
     before = os.getloadavg()
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="aiki-bench-") as name:
-        folder = Path(name)
-        for row in (row for row in options.rows if row in ROWS_ALONE):
-            lines += _shown(row, [ROWS_ALONE[row](folder, scale) for _ in range(options.rounds)])
-        served = [row for row in options.rows if row in ROWS]
-        if served:
-            with a_system(folder) as system:
-                lines += asyncio.run(_measure(system, served, scale, rounds=options.rounds))
+        lines += _measure_alone(Path(name), options)
+        lines += _measure_served(Path(name), options)
+    compared = limits(lines)
+    print(limits_table(compared))
     conditions = _conditions(options, before)
     print("\n" + ", ".join(f"{key}: {value}" for key, value in conditions.items()))
     if options.json is not None:
-        write_json(options.json, lines, conditions=conditions)
+        write_json(options.json, lines, compared, conditions=conditions)
 
 
-async def _measure(system: System, rows: Sequence[str], scale: Scale, *, rounds: int) -> list[Line]:
+def _measure_alone(folder: Path, options: argparse.Namespace) -> list[Line]:
+    scale = Scale(options.scale)
+    lines: list[Line] = []
+    for row in (row for row in options.rows if row in ROWS_ALONE):
+        lines += _shown(row, [ROWS_ALONE[row](folder, scale) for _ in range(options.rounds)])
+    return lines
+
+
+def _measure_served(folder: Path, options: argparse.Namespace) -> list[Line]:
+    rows = [row for row in options.rows if row in ROWS]
+    raw_rows = [row for row in RAW_ROWS if _raw(row) in options.rows]
+    lines: list[Line] = []
+    if rows or raw_rows:
+        with servers(folder) as (rabbit, mongo):
+            if rows:
+                with System(rabbit, mongo, folder) as system:
+                    _start(system)
+                    lines += asyncio.run(_rounds(system, rows, options))
+            if raw_rows:
+                with RawSystem(rabbit, mongo, folder) as system:
+                    _start(system)
+                    lines += asyncio.run(_raw_rounds(system, raw_rows, options))
+    return lines
+
+
+def _start(system: System) -> None:
     for service in (system.orchestrator(), system.worker()):
         service.wait_until_ready()
+
+
+async def _rounds(system: System, rows: Sequence[str], options: argparse.Namespace) -> list[Line]:
+    scale = Scale(options.scale)
     lines: list[Line] = []
     async with Client.connect(system.rabbit.url) as client:
         await warm_up(client)
         for row in rows:
-            figures: list[Figures] = [await ROWS[row](system, client, scale) for _ in range(rounds)]
-            lines += _shown(row, figures)
+            lines += _shown(row, [await ROWS[row](system, client, scale) for _ in range(options.rounds)])
     return lines
+
+
+async def _raw_rounds(system: RawSystem, rows: Sequence[str], options: argparse.Namespace) -> list[Line]:
+    scale = Scale(options.scale)
+    lines: list[Line] = []
+    async with raw_client(system.url) as client:
+        await warm_up_raw(client)
+        for row in rows:
+            figures = [await RAW_ROWS[row](system, client, scale) for _ in range(options.rounds)]
+            lines += _shown(_raw(row), figures)
+    return lines
+
+
+def _raw(row: str) -> str:
+    return f"{RAW}-{row}"
 
 
 def _shown(row: str, figures: Sequence[Figures]) -> list[Line]:
@@ -66,16 +109,20 @@ def _conditions(options: argparse.Namespace, before: tuple[float, float, float])
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Aiki on servers of its own.")
-    known = [*ROWS_ALONE, *ROWS]
-    parser.add_argument("rows", nargs="*", metavar="row", help=f"any of {', '.join(known)}; all without")
+    raw = [_raw(row) for row in RAW_ROWS]
+    known = [*ROWS_ALONE, *ROWS, *raw]
+    parser.add_argument(
+        "rows", nargs="*", metavar="row", help=f"any of {', '.join(known)}; {RAW} for the raw ones; all without"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (%(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="how much is done in a round (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     options = parser.parse_args()
-    unknown = sorted(set(options.rows) - set(known))
+    wanted = [name for row in options.rows for name in (raw if row == RAW else [row])]
+    unknown = sorted(set(wanted) - set(known))
     if unknown:
         parser.error(f"there is no row {', '.join(unknown)}; there are {', '.join(known)}")
-    options.rows = options.rows or known
+    options.rows = wanted or known
     return options
 
 

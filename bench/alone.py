@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 
 from aiki import Client, Worker, embedded
+from aiki.cli.measuring import in_flight, one_at_a_time, percentile
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.journal import EntryKind, JournalEntry
 from aiki.engine.payload import digest, dump_payload
 from aiki.engine.state import Pair
 from aiki.worker.history import History
 from aiki.worker.replay import Replay
-from bench.figures import Figures, percentile
-from bench.rows import IN_FLIGHT, Scale
+from bench.figures import Figures
+from bench.load import IN_FLIGHT, Scale
 from bench.workflows import long_count, three_steps
 
 __all__ = ["ROWS_ALONE"]
@@ -31,26 +31,15 @@ def embedded_engine(folder: Path, scale: Scale) -> Figures:
 async def _embedded(file: Path, scale: Scale) -> Figures:
     async with embedded(file) as client, Worker(client, workflows=[three_steps], max_concurrent_runs=IN_FLIGHT):
         await _one(client, 0)
-        slots = asyncio.Semaphore(IN_FLIGHT)
-
-        async def one(number: int) -> None:
-            async with slots:
-                await _one(client, number)
-
-        began, cpu = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(one(number) for number in range(scale.runs)))
-        seconds, taken = time.perf_counter() - began, time.process_time() - cpu
-
-        alone: list[float] = []
-        for number in range(scale.one_at_a_time):
-            began = time.perf_counter()
-            await _one(client, number)
-            alone.append(time.perf_counter() - began)
+        cpu = time.process_time()
+        loaded = await in_flight(lambda number: _one(client, number), times=scale.runs, at_once=IN_FLIGHT)
+        taken = time.process_time() - cpu
+        alone = await one_at_a_time(lambda number: _one(client, number), times=scale.one_at_a_time)
     return {
-        "runs/s": scale.runs / seconds,
+        "runs/s": loaded.per_second,
         "CPU s per 1,000 runs": taken / scale.runs * 1000,
-        "one at a time p50 ms": median(alone) * 1000,
-        "one at a time p99 ms": percentile(alone, 0.99) * 1000,
+        "one at a time p50 ms": percentile(alone.taken, 0.5) * 1000,
+        "one at a time p99 ms": percentile(alone.taken, 0.99) * 1000,
     }
 
 

@@ -6,7 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-__all__ = ["Figures", "Line", "lines_of", "percentile", "table", "write_json"]
+__all__ = ["RAW", "Figures", "Limit", "Line", "limits", "limits_table", "lines_of", "table", "write_json"]
+
+RAW = "raw"
+"""What the name of a row of the limit begins with."""
+
+# The figures that a limit says something about; of these, less is better.
+LESS_IS_BETTER = ("CPU s per 1,000 runs", "p50 ms", "p99 ms")
+COMPARED = ("runs/s", "accepted runs/s", "backlog worked off, runs/s", *LESS_IS_BETTER)
 
 Figures = Mapping[str, float]
 """What one round measured: the name with its unit, and the value."""
@@ -24,10 +31,15 @@ class Line:
     rounds: int
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Find the value that *share* of *values* do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A figure, what the same messages and writes take without an engine, and the share of that limit we reach."""
+
+    row: str
+    figure: str
+    measured: float
+    limit: float
+    share: float
 
 
 def lines_of(row: str, rounds: Sequence[Figures]) -> list[Line]:
@@ -53,9 +65,43 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join(text)
 
 
-def write_json(file: Path, lines: Sequence[Line], *, conditions: Mapping[str, object]) -> None:
-    """Write *lines* for programs, with the *conditions* that they were measured under."""
-    content = {"conditions": conditions, "lines": [asdict(line) for line in lines]}
+def limits(lines: Sequence[Line]) -> list[Limit]:
+    """Compare each row with the one of the same name that does without an engine, where both were measured."""
+    medians = {(line.row, line.figure): line.median for line in lines}
+    return [
+        Limit(
+            line.row,
+            line.figure,
+            line.median,
+            raw,
+            raw / line.median if line.figure in LESS_IS_BETTER else line.median / raw,
+        )
+        for line in lines
+        if (raw := medians.get((f"{RAW}-{line.row}", line.figure))) is not None and line.figure in COMPARED
+    ]
+
+
+def limits_table(compared: Sequence[Limit]) -> str:
+    """Write for people how near the limit we are."""
+    if not compared:
+        return ""
+    text = [f"\nof the limit{'measured':>34}{'limit':>12}{'reached':>10}"]
+    text += [
+        f"  {f'{one.row}, {one.figure}':<34}{_number(one.measured):>10}{_number(one.limit):>12}{one.share:>9.0%}"
+        for one in compared
+    ]
+    return "\n".join(text)
+
+
+def write_json(
+    file: Path, lines: Sequence[Line], compared: Sequence[Limit], *, conditions: Mapping[str, object]
+) -> None:
+    """Write *lines* and limits for programs, with the *conditions* that they were measured under."""
+    content = {
+        "conditions": conditions,
+        "lines": [asdict(line) for line in lines],
+        "limits": [asdict(one) for one in compared],
+    }
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -4,28 +4,29 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import psutil
 
 from aiki.testing.servers import MongoNode, RabbitNode
 from bench.marks import Marks
 
-__all__ = ["Service", "System", "a_system"]
+__all__ = ["Service", "System", "servers"]
 
 PATIENCE = 60.0
 
 
 class Service:
-    """A process of the command line."""
+    """A process that works on runs."""
 
-    def __init__(self, arguments: list[str], *, environment: Mapping[str, str], log: Path, ready: str) -> None:
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], log: Path, ready: str) -> None:
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "aiki", *arguments],
+                command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -68,7 +69,7 @@ class System:
         self.marks = Marks(folder / "marks")
         self.services: dict[str, Service] = {}
         self._started = 0
-        self._environment = {
+        self.environment: dict[str, str] = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIKI_")},
             "AIKI_AMQP_URL": rabbit.url,
             "AIKI_MONGODB_URL": mongo.url,
@@ -80,16 +81,17 @@ class System:
 
     def orchestrator(self, name: str = "orchestrator") -> Service:
         """Start an orchestrator; the caller waits until it is ready."""
-        return self._start(name, ["orchestrator"], "orchestrator.started")
+        return self.start(name, [sys.executable, "-m", "aiki", "orchestrator"], "orchestrator.started")
 
     def worker(self, name: str = "worker") -> Service:
         """Start a worker for all workflows; the caller waits until it is ready."""
-        return self._start(name, ["worker"], "worker.started")
+        return self.start(name, [sys.executable, "-m", "aiki", "worker"], "worker.started")
 
-    def _start(self, name: str, arguments: list[str], ready: str) -> Service:
+    def start(self, name: str, command: Sequence[str], ready: str) -> Service:
+        """Start a process; it is at work when it has said what *ready* says."""
         self._started += 1
         log = self.folder / f"{name}-{self._started}.log"
-        service = Service(arguments, environment=self._environment, log=log, ready=ready)
+        service = Service(command, environment=self.environment, log=log, ready=ready)
         self.services[name] = service
         return service
 
@@ -113,7 +115,10 @@ class System:
             counters = client.admin.command("serverStatus")["opcounters"]
         return {kind: int(counters[kind]) for kind in ("insert", "update", "query")}
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End every service."""
         for service in self.services.values():
             service.stop()
@@ -121,11 +126,7 @@ class System:
 
 
 @contextmanager
-def a_system(folder: Path) -> Iterator[System]:
-    """Start servers in *folder*; they and all services are gone at the end."""
+def servers(folder: Path) -> Iterator[tuple[RabbitNode, MongoNode]]:
+    """Start servers in *folder*; they are gone at the end."""
     with RabbitNode(folder / "rabbit") as rabbit, MongoNode(folder / "mongo") as mongo:
-        system = System(rabbit, mongo, folder)
-        try:
-            yield system
-        finally:
-            system.close()
+        yield rabbit, mongo

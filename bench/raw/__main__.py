@@ -1,0 +1,18 @@
+"""`python -m bench.raw orchestrator|worker`: one process of the limit, with the servers that the environment names."""
+
+import asyncio
+import os
+import sys
+
+from bench.raw.processes import execute, orchestrate
+
+
+def main() -> None:
+    """Run it until it is stopped."""
+    (kind,) = sys.argv[1:]
+    amqp_url, mongodb_url = os.environ["BENCH_RAW_AMQP_URL"], os.environ["BENCH_RAW_MONGODB_URL"]
+    asyncio.run(orchestrate(amqp_url, mongodb_url) if kind == "orchestrator" else execute(amqp_url))
+
+
+if __name__ == "__main__":
+    main()
