@@ -1,5 +1,6 @@
 """A private MongoDB: a replica set of one member by default, of several when they are joined."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +98,21 @@ class MongoNode(ServerNode):
             connectTimeoutMS=milliseconds,
             socketTimeoutMS=milliseconds,
         )
+
+    def back_up(self, folder: Path) -> None:
+        """Copy all data, as of one moment, to *folder*, which must not exist. Writes wait for it."""
+        with self.client() as client:
+            client.admin.command("fsync", lock=True)
+            try:
+                shutil.copytree(self.folder / "data", folder)
+            finally:
+                client.admin.command("fsyncUnlock")
+
+    def restore(self, folder: Path) -> None:
+        """Stop the server and put back what `back_up` copied to *folder*. `start` begins with that."""
+        self.stop()
+        shutil.rmtree(self.folder / "data")
+        shutil.copytree(folder, self.folder / "data")
 
     def drop_database(self, name: str) -> None:
         """Remove a database and all that is in it."""

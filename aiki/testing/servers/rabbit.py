@@ -161,6 +161,11 @@ class RabbitNode(ServerNode):
             self.epmd.kill()
         super().remove()
 
+    def wipe(self) -> None:
+        """Kill the broker and remove all that it kept, as when its disk is lost. `start` makes an empty one."""
+        self.kill()
+        shutil.rmtree(self.folder / "mnesia")
+
     def ctl(self, *arguments: str, program: str = "rabbitmqctl") -> str:
         """What `rabbitmqctl` (or another of RabbitMQ's programs) says to *arguments*.
 
