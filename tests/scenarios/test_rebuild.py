@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aiki import Client
 from aiki.engine.journal import EntryKind
-from aiki.engine.state import Pair
+from aiki.engine.state import Pair, RunState
 from aiki.engine.status import RunStatus
 from aiki.errors import AcceptanceTimeoutError, CompletionTimeoutError, RunNotFoundError
 from aiki.sdk.handle import Handle
@@ -23,6 +24,12 @@ STEPS = [f"step-{number}" for number in range(1, 6)]
 
 async def until(condition: Callable[[], object], what: str) -> None:
     await asyncio.to_thread(eventually, condition, what)
+
+
+async def until_stored(handle: Handle[Any], holds: Callable[[RunState], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds(await handle.get()):  # noqa: ASYNC110 - nobody announces every write of the store
+            await asyncio.sleep(0.01)
 
 
 def rebuild(cluster: Cluster) -> dict[str, int]:
@@ -46,8 +53,8 @@ async def test_what_was_stored_survives_the_loss_of_the_broker_and_its_disk(
         queued = [await stored.enqueue(client, number) for number in range(5)]
         await until(lambda: len(cluster.world.effects("step-2:begin")) == 5, "five runs to be held")
         await until(lambda: len(cluster.world.effects("before:end")) == 3, "three runs to fall asleep")
-        while {await handle.status() for handle in asleep} != {RunStatus.SLEEPING}:
-            await asyncio.sleep(0.01)
+        for handle in asleep:
+            await until_stored(handle, lambda run: run.status is RunStatus.SLEEPING)
 
         await asyncio.to_thread(orchestrator.stop)
         unstored = [await app.count_to_three.enqueue(client, number) for number in range(5)]
@@ -69,11 +76,11 @@ async def test_what_was_stored_survives_the_loss_of_the_broker_and_its_disk(
         for handle in unstored:
             await says_that_it_is_lost(client, handle)
         page = await client.find()
-    assert {run.run_id for run in page.runs} == {handle.id for handle in (*held, *asleep, *queued)}
+    assert {run.run_id for run in page.runs} == {one.id for some in (held, asleep, queued) for one in some}
     assert report["unfinished"] == 13
 
 
-async def says_that_it_is_lost(client: Client, handle: Handle[int]) -> None:
+async def says_that_it_is_lost(client: Client, handle: Handle[Any]) -> None:
     with pytest.raises(RunNotFoundError):
         await handle.get()
     with pytest.raises(RunNotFoundError):
@@ -96,8 +103,7 @@ async def test_runs_go_on_from_an_earlier_point_to_which_mongodb_was_restored(
         begun = await app.five_steps.enqueue(client)
         waiting = await app.count_to_three.with_options(confirm="stored").enqueue(client, 0)
         await until(lambda: world.effects("step-2:begin"), "the run to be held")
-        while (await begun.get()).last_seq < 1:
-            await asyncio.sleep(0.01)
+        await until_stored(begun, lambda run: run.last_seq == 1)
         dedicated_mongo.back_up(tmp_path / "backup")
 
         # What happens from here on is going to be forgotten.

@@ -41,11 +41,18 @@ class MongoNode(ServerNode):
     ) -> None:
         super().__init__(folder, owner=owner, preferred_ports=preferred_ports)
         self.initiate = initiate
+        self.known_as: str | None = None
+        """Where clients and other members reach it, if that is not its own address: something stands in between."""
 
     @property
     def address(self) -> str:
-        """Host and port, as members of a set know each other."""
+        """Its own host and port."""
         return f"{LOOPBACK}:{self.ports['mongodb']}"
+
+    @property
+    def public_address(self) -> str:
+        """Host and port, as clients and the members of a set know it."""
+        return self.known_as or self.address
 
     @property
     def url(self) -> str:
@@ -54,7 +61,7 @@ class MongoNode(ServerNode):
 
     def url_of(self, database: str) -> str:
         """The connection string, with a default database."""
-        return f"mongodb://{self.address}/{database}?replicaSet={REPLICA_SET}"
+        return f"mongodb://{self.public_address}/{database}?replicaSet={REPLICA_SET}"
 
     def prepare(self) -> None:
         (self.folder / "data").mkdir(exist_ok=True)
@@ -140,7 +147,7 @@ class MongoNode(ServerNode):
             "replSetInitiate",
             {
                 "_id": REPLICA_SET,
-                "members": [{"_id": 0, "host": self.address}],
+                "members": [{"_id": 0, "host": self.public_address}],
                 "settings": {"electionTimeoutMillis": ELECTION_TIMEOUT_MILLIS},
             },
         )
