@@ -50,6 +50,10 @@ class Service:
         self._process.wait(PATIENCE)
         return at
 
+    def signal(self, number: int) -> None:
+        """Send it a signal; one to a process that has ended goes nowhere."""
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         """Ask it to end, and see to it that it does."""
         self._process.terminate()
