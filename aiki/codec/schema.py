@@ -12,27 +12,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, SchemaSerializer, SchemaValidator, core_schema
 
 __all__ = ["compile_schema"]
 
 
 def compile_schema(form: Any) -> tuple[SchemaValidator, SchemaSerializer]:
     """Make the validator and the serializer of *form*, anything that pydantic understands."""
-    schema = _tighten(TypeAdapter(form).core_schema)
-    return SchemaValidator(schema), SchemaSerializer(schema)
+    schema = TypeAdapter(form).core_schema
+    return SchemaValidator(_tighten(schema, stamp=_STAMP)), SchemaSerializer(_tighten(schema, stamp=None))
 
 
-def _tighten(node: Any) -> Any:
-    """Rebuild a core schema with the rules of this module in it."""
+def _tighten(node: Any, *, stamp: CoreSchema | None) -> Any:
+    """Rebuild a core schema with the rules of this module in it, and with *stamp*, if there is one, for moments."""
     if isinstance(node, list | tuple):
-        return type(node)(_tighten(item) for item in node)
+        return type(node)(_tighten(item, stamp=stamp) for item in node)
     if not isinstance(node, dict):
         return node
-    if node.get("type") == "datetime":
-        return _STAMP
+    if node.get("type") == "datetime" and stamp is not None:
+        return stamp
 
-    rebuilt = {key: _tighten(value) for key, value in node.items()}
+    rebuilt = {key: _tighten(value, stamp=stamp) for key, value in node.items()}
     if (
         rebuilt.get("type") == "dataclass-field"
         and rebuilt["name"] == "type"
@@ -42,8 +42,22 @@ def _tighten(node: Any) -> Any:
     return rebuilt
 
 
-def _stamp(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
+# Written in C and with UTC itself as the zone: a sixth of what it takes to mend what pydantic reads.
+_read = datetime.fromisoformat
 
 
-_STAMP = core_schema.no_info_after_validator_function(_stamp, core_schema.datetime_schema(tz_constraint=0))
+def _moment(text: str) -> datetime:
+    try:
+        moment = _read(text)
+    except ValueError:
+        raise _no_moment() from None  # What it says quotes the text.
+    if moment.tzinfo is not UTC:
+        raise _no_moment()
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000) if moment.microsecond % 1000 else moment
+
+
+def _no_moment() -> PydanticCustomError:
+    return PydanticCustomError("moment", "a moment is a date and a time of day in UTC")
+
+
+_STAMP = core_schema.no_info_after_validator_function(_moment, core_schema.str_schema(strict=True))
