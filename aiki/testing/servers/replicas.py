@@ -33,7 +33,7 @@ class MongoReplicaSet:
     @property
     def url(self) -> str:
         """The connection string, with all members."""
-        addresses = ",".join(member.address for member in self.members)
+        addresses = ",".join(member.public_address for member in self.members)
         return f"mongodb://{addresses}/?replicaSet={REPLICA_SET}"
 
     @property
@@ -96,7 +96,7 @@ class MongoReplicaSet:
         }
         with first.client() as client:
             if not client.admin.command("hello").get("setName"):
-                members = [{"_id": 0, "host": first.address}]
+                members = [{"_id": 0, "host": first.public_address}]
                 client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members, "settings": settings})
         self.wait_for_primary()
 
@@ -109,7 +109,7 @@ class MongoReplicaSet:
             config = client.admin.command("replSetGetConfig")["config"]
             if any(member["_id"] == number for member in config["members"]):
                 return True
-            config["members"].append({"_id": number, "host": self.members[number].address})
+            config["members"].append({"_id": number, "host": self.members[number].public_address})
             config["version"] += 1
             try:
                 client.admin.command("replSetReconfig", config)

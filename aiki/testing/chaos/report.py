@@ -1,0 +1,125 @@
+"""What a chaos run amounts to: a table for people, and the same as JSON."""
+
+import statistics
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from aiki.engine.ids import partition_of
+from aiki.testing.chaos.checker import Violation, executed_again, not_promised
+from aiki.testing.chaos.history import History, Struck
+
+__all__ = ["KindReport", "Report", "longest_pause", "report_of", "table"]
+
+# What a fault does may show only when whoever is hit notices.
+AFTERMATH_SECONDS = 1.0
+PARTITIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class KindReport:
+    """What one kind of fault did. Pauses are in seconds."""
+
+    kind: str
+    count: int
+    pause_longest: float
+    """The longest time in which nothing at all was achieved, while the fault lasted or just after it."""
+    pause_median: float
+    partition_longest: float
+    """The longest time in which nothing was achieved in one of the partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a chaos run amounts to."""
+
+    seed: str
+    seconds: float
+    faults: int
+    kinds: Sequence[KindReport]
+    runs: int
+    tasks: int
+    executed_again: int
+    not_promised: int
+    violations: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Write it as JSON's own types."""
+        return asdict(self)
+
+
+def report_of(history: History, violations: Sequence[Violation], *, seed: str) -> Report:
+    """Sum up *history*."""
+    by_kind: dict[str, list[Struck]] = defaultdict(list)
+    for fault in history.faults:
+        by_kind[fault.kind].append(fault)
+    moments = [at for at, _ in history.progress]
+    partitions = _by_partition(history)
+    began = min(moments, default=0.0)
+    return Report(
+        seed=seed,
+        seconds=round(max(moments, default=0.0) - began, 1),
+        faults=len(history.faults),
+        kinds=[_of_kind(kind, faults, moments, partitions) for kind, faults in sorted(by_kind.items())],
+        runs=len(history.runs),
+        tasks=len(history.attempts),
+        executed_again=executed_again(history),
+        not_promised=len(not_promised(history)),
+        violations=Counter(violation.kind for violation in violations),
+    )
+
+
+def longest_pause(moments: Sequence[float], fault: Struck) -> float:
+    """Tell the longest time between two of *moments* that touches *fault* or its aftermath."""
+    first = max(bisect_left(moments, fault.began) - 1, 0)
+    last = bisect_right(moments, fault.healed + AFTERMATH_SECONDS) + 1
+    some = moments[first:last]
+    return max((after - before for before, after in pairwise(some)), default=0.0)
+
+
+def table(report: Report) -> str:
+    """Write *report* for people."""
+    lines = [
+        f"{'fault':<26} {'count':>5} {'longest pause':>14} {'median':>8} {'one partition':>14}",
+        *(
+            f"{kind.kind:<26} {kind.count:>5} {kind.pause_longest:>12.2f} s {kind.pause_median:>6.2f} s "
+            f"{kind.partition_longest:>12.2f} s"
+            for kind in report.kinds
+        ),
+        "",
+        f"seed {report.seed}: {report.faults} faults of {len(report.kinds)} kinds in {report.seconds:.0f} s, "
+        f"{report.runs} runs, {report.tasks} attempts of tasks",
+        " ".join(f"{kind}={report.violations.get(kind, 0)}" for kind in ("lost", "duplicated", "wrong"))
+        + f" other={sum(report.violations.values()) - _of_the_three(report)}",
+        f"{report.executed_again} attempts were executed again, unrecorded the first time; "
+        f"{report.not_promised} runs went with a broker before they were stored",
+    ]
+    return "\n".join(lines)
+
+
+def _of_the_three(report: Report) -> int:
+    return sum(report.violations.get(kind, 0) for kind in ("lost", "duplicated", "wrong"))
+
+
+def _of_kind(
+    kind: str, faults: Sequence[Struck], moments: Sequence[float], partitions: Sequence[Sequence[float]]
+) -> KindReport:
+    pauses = [longest_pause(moments, fault) for fault in faults]
+    of_partitions = [longest_pause(partition, fault) for fault in faults for partition in partitions]
+    return KindReport(
+        kind,
+        len(faults),
+        round(max(pauses), 3),
+        round(statistics.median(pauses), 3),
+        round(max(of_partitions, default=0.0), 3),
+    )
+
+
+def _by_partition(history: History) -> Sequence[Sequence[float]]:
+    moments: list[list[float]] = [[] for _ in range(PARTITIONS)]
+    for at, run_id in history.progress:
+        moments[partition_of(run_id, PARTITIONS)].append(at)
+    return moments
