@@ -1,6 +1,6 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check static format simulate bench bench-check up down topology clean
+.PHONY: help setup demo test check static format simulate chaos bench bench-check up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.
@@ -41,6 +41,10 @@ format: .venv/.ready  ## Format the code and mend what the linter can
 
 simulate: .venv/.ready  ## Break everything, in virtual time (SEEDS=0..10000, SEEDS=fresh:500)
 	.venv/bin/python -m aiki.testing.simulation $(or $(SEEDS),fresh:500)
+
+chaos: setup  ## Break real clusters (SEED= FAULTS= RUNS= MINUTES=, or ARGS="--only broker store")
+	.venv/bin/python -m aiki.testing.chaos $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
+		$(if $(RUNS),--runs $(RUNS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 bench: setup  ## Measure how fast it is, on servers of its own (ROWS="throughput latency" for some)
 	.venv/bin/python -m bench $(ROWS)

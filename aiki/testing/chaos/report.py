@@ -68,7 +68,7 @@ def report_of(history: History, violations: Sequence[Violation], *, seed: str) -
         tasks=len(history.attempts),
         executed_again=executed_again(history),
         not_promised=len(not_promised(history)),
-        violations=Counter(violation.kind for violation in violations),
+        violations=dict(Counter(violation.kind for violation in violations)),
     )
 
 
