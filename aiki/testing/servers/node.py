@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from aiki.errors import AikiError
 from aiki.testing.servers.ports import free_ports, is_free
 from aiki.testing.servers.processes import ServerProcess
+
+if TYPE_CHECKING:
+    from aiki.testing.servers.disks import SmallDisk
 
 __all__ = ["NOBODY", "ServerError", "ServerNode", "ServerStartError"]
 
@@ -63,6 +66,8 @@ class ServerNode(ABC):
         self.folder = folder.absolute()
         self.owner = os.getpid() if owner is None else owner
         self.preferred_ports = dict(preferred_ports or {})
+        self.disk: SmallDisk | None = None
+        """A disk that it is to be started with, mounted somewhere in the folder."""
         self.log = self.folder / "output.log"
 
     @abstractmethod
@@ -197,7 +202,7 @@ class ServerNode(ABC):
     def _launch(self) -> None:
         self.prepare()
         process = ServerProcess.launch(
-            self.command(),
+            self.command() if self.disk is None else self.disk.joining(self.command()),
             environment=self.environment(),
             log=self.log,
             owner=None if self.owner == NOBODY else self.owner,
