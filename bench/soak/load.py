@@ -27,7 +27,7 @@ __all__ = ["Load"]
 IN_FLIGHT_MAX = 2_000
 
 # How long a run may take, faults included.
-PATIENCE = 300.0
+PATIENCE = 900.0
 
 Start = Callable[[Client, int], Awaitable[tuple[Handle[Any], Any]]]
 """Starts a run; gives its handle, and its result or the error that it has to end with."""
