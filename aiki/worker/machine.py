@@ -1,9 +1,11 @@
 """The machine: what callbacks of the worker's event loop push on, to move one run forward.
 
 Something was confirmed, an attempt ended, a moment came, a notice arrived. Each push
-replays what is confirmed until nothing moves, records what was learnt, and starts what
-is new, in this order and in no other (rules 12 and 13). The workflow itself is driven
-from these plain callbacks, on its own loop, and never from inside a task.
+replays what is recorded until nothing moves, starts what is new, and records what was
+learnt, in this order and in no other (rules 12 and 13). While a record is on its way the
+workflow has seen it already, and nothing that it asks for begins before the record is
+confirmed (docs/decisions/0103). The workflow itself is driven from these plain callbacks, on
+its own loop, and never from inside a task.
 """
 
 import asyncio
@@ -161,15 +163,11 @@ class Machine:
 
     def _move(self) -> None:
         self._is_scheduled = False
-        if self._is_ending or not self._may_begin:
+        if self._is_ending or not self._may_begin or self._publishing is not None:
             return
         replay = self._replay
-        try:
-            if not self._drive():
-                self._push()
-                return
-        except WorkflowStuckError as error:
-            self._end_with(End(error=error))
+        if not self._drive():
+            self._push()
             return
         self._let_go_of_what_was_cancelled()
         end = replay.end
@@ -186,7 +184,7 @@ class Machine:
         self._rest()
 
     def _drive(self) -> bool:
-        """Replay what is confirmed, for a while; tells whether nothing is left to replay."""
+        """Replay what is recorded, for a while; tells whether nothing is left to replay."""
         clock = self._host.clock
         until = clock.monotonic() + SLICE_SECONDS
         return self._replay.drive(go_on=lambda: clock.monotonic() < until)
@@ -263,7 +261,20 @@ class Machine:
                     self._arrivals.put_back(fact.item)
             self._learn_what_arrived()
             if batch.events:
-                self._publish(batch.events, partial(self._on_confirmed, batch))
+                self._resolve(batch)
+
+    def _resolve(self, batch: Batch) -> None:
+        """Let the workflow see what goes on record. If that ends it, the end goes out together with the record.
+
+        Not if it let go of something: others are told of that, and not before the reason is confirmed.
+        """
+        if batch.entries and not self._replay.is_live:
+            self._replay.go_live(batch.entries[0].at)
+        self._history.append(batch.entries)
+        if self._drive() and not self._replay.dropped and (end := self._replay.end) is not None:
+            self._end_with(end, batch.events)
+        else:
+            self._publish(batch.events, partial(self._on_confirmed, batch))
 
     def _publish(self, events: Sequence[Event], then: Callable[[], None]) -> None:
         self._publishing = asyncio.ensure_future(self._host.publish(events))
@@ -292,9 +303,6 @@ class Machine:
     def _on_confirmed(self, batch: Batch) -> None:
         if self._is_ending:
             return
-        if batch.entries and self._is_checked and not self._replay.is_live:
-            self._replay.go_live(batch.entries[0].at)
-        self._history.append(batch.entries)
         for fact, entry in zip(batch.facts, batch.entries, strict=True):
             self._follow_up(fact, entry)
         self._push()
@@ -415,17 +423,15 @@ class Machine:
         facts = {"last_seq": self._recorder.last_seq, "waits": waits, "wake_at": wake_at, "ready": ready}
         self._say_last(self._voice.says(RunSuspended, self._now(), **facts))
 
-    def _end_with(self, end: End) -> None:
-        """End the run, with what the workflow said of itself last."""
-        if self._publishing is not None:
-            return  # What is under way is confirmed first, and pushes again.
+    def _end_with(self, end: End, said: Sequence[Event] = ()) -> None:
+        """End the run: say *said*, then what the workflow said of itself last, then how it ended."""
         for operation in self._replay.new:
             if isinstance(operation, StatusOperation):
                 self._start_status(operation)
         self._replay.new = []
         self._recorder.keep_only(EntryKind.STATUS_SET)
         events = self._recorder.take_batch(self._now()).events
-        self._say_last(*events, self._last_word(end))
+        self._say_last(*said, *events, self._last_word(end))
 
     def _last_word(self, end: End) -> Event:
         now, last_seq = self._now(), self._recorder.last_seq

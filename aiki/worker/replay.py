@@ -17,7 +17,7 @@ from typing import Any
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.journal import EntryKind, JournalEntry, Wait
 from aiki.engine.payload import Payload, digest
-from aiki.errors import NonDeterminismError
+from aiki.errors import NonDeterminismError, WorkflowStuckError
 from aiki.observability.logs import get_logger
 from aiki.sdk.calls import INSIDE_WORKFLOW, Caller, caller_outside
 from aiki.sdk.run import Run, RunDriver
@@ -76,6 +76,7 @@ class Replay(RunDriver, Timekeeper):
         self._timers: dict[int, TimerOperation] = {}
         self._workflow = workflow
         self._cancelled = False
+        self._stuck: WorkflowStuckError | None = None
         self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # the rest refuses to work, by design
         run = Run(
             self,
@@ -97,17 +98,16 @@ class Replay(RunDriver, Timekeeper):
     # -- driving ---------------------------------------------------------------------------------
 
     def drive(self, *, go_on: Callable[[], bool]) -> bool:
-        """Run until nothing is left to resolve, or *go_on* says to stop for now; tells whether nothing is left.
-
-        Raises:
-            WorkflowStuckError: the workflow does not come to rest.
-        """
-        if self.loop.is_quiescent and not self.history.has_next:
+        """Run until nothing is left to resolve, or *go_on* says to stop for now; tells whether nothing is left."""
+        if self._stuck is not None or (self.loop.is_quiescent and not self.history.has_next):
             return True
-        with self.loop.running():
-            while self._step():
-                if not go_on():
-                    return False
+        try:
+            with self.loop.running():
+                while self._step():
+                    if not go_on():
+                        return False
+        except WorkflowStuckError as error:
+            self._stuck = error
         return True
 
     def _step(self) -> bool:
@@ -137,7 +137,9 @@ class Replay(RunDriver, Timekeeper):
 
     @property
     def end(self) -> End | None:
-        """How the workflow ended, if it did."""
+        """How the workflow ended, if it did. One that does not come to rest has ended with that error."""
+        if self._stuck is not None:
+            return End(error=self._stuck)
         if not self._main.done():
             return None
         if self._main.cancelled():

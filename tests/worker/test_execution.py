@@ -381,6 +381,69 @@ class TestRule12And13:
         assert SEEN == ["first", "second"]
 
     @virtual
+    async def test_rule_13_nothing_starts_early_because_something_else_happens_meanwhile(self) -> None:
+        @workflow
+        async def flow(run: Run) -> None:
+            async def two() -> None:
+                await echo.run(run, "first", 1)
+                await echo.run(run, "second")
+
+            await asyncio.gather(two(), echo.run(run, "beside", 2))
+
+        world = World(flow)
+        world.confirms_after = 5.0
+        world.start(flow)
+        await world.until(lambda: "first" in SEEN)
+        await asyncio.sleep(5)
+        assert "second" not in SEEN
+
+        await world.end_of()
+        assert SEEN[-1] == "second"
+
+    @virtual
+    async def test_what_ends_a_run_and_its_end_go_out_together(self) -> None:
+        @workflow
+        async def flow(run: Run) -> str:
+            return await echo.run(run, "a") + await echo.run(run, "b")
+
+        world = World(flow)
+        world.confirms_after = 5.0
+        await world.run(flow)
+
+        last, end = world.events[-2:]
+        assert isinstance(last, JournalAppended)
+        assert isinstance(end, RunCompleted)
+        assert last.at == end.at
+        assert end.last_seq == last.entries[-1].seq
+
+    @virtual
+    async def test_rule_13_what_is_cancelled_goes_on_until_the_reason_is_confirmed(self) -> None:
+        ended_at: list[float] = []
+
+        @task
+        async def endless() -> None:
+            try:
+                await asyncio.sleep(1e6)
+            finally:
+                ended_at.append(asyncio.get_running_loop().time())
+
+        @workflow
+        async def flow(run: Run) -> str:
+            try:
+                async with asyncio.timeout(10):
+                    await endless.run(run)
+            except TimeoutError:
+                return "gave up"
+            return ""
+
+        world = World(flow)
+        world.confirms_after = 5.0
+        await world.run(flow)
+
+        assert world.result() == "gave up"
+        assert ended_at == [pytest.approx(15, abs=0.1)]
+
+    @virtual
     async def test_rule_12_logical_time_never_passes_the_stamp_of_what_is_not_confirmed(self) -> None:
         times: list[Any] = []
 

@@ -191,7 +191,7 @@ class TestGivingARunBack:
 
         assert world.result() == "done"
         (stopped_at,) = SEEN
-        assert stopped_at == pytest.approx(12, abs=0.1)
+        assert stopped_at == pytest.approx(10, abs=0.1)
 
     @virtual
     async def test_a_paused_run_finishes_what_is_under_way_and_starts_nothing_new(self) -> None:
