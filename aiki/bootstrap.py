@@ -290,7 +290,10 @@ async def _engine(
         # The broker holds nothing yet. Whoever held a run then died with the process, perhaps because of it.
         await rebuild(store, broker, clock, blame=True)
         orchestrator = Orchestrator(
-            broker, store, clock, OrchestratorSettings(name="embedded", retention=retention.total_seconds())
+            broker,
+            store,
+            clock,
+            OrchestratorSettings(name="embedded", retention=retention.total_seconds(), company=0.0),
         )
         await orchestrator.start()
         stack.push_async_callback(orchestrator.stop)

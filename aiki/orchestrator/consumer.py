@@ -28,12 +28,19 @@ def _whole(deliveries: Sequence[Delivery[T]]) -> Iterable[Sequence[Delivery[T]]]
     return (deliveries,)
 
 
+def _urgent(_deliveries: Sequence[Delivery[T]]) -> bool:
+    return False
+
+
 class Consumer(Generic[T]):
     """Consumes one queue until it is stopped, through every loss of the connection.
 
     *handle* is given what has arrived, in parts made by *split*; a part is acknowledged when
     *handle* returns. When it raises, nothing of the part is acknowledged, the subscription is
     closed, which gives everything back, and after a while there is a new one.
+
+    What *may_wait* says so of is handed over together with what comes next, at most *company*
+    seconds later, or when *company_max* messages have come together.
     """
 
     def __init__(
@@ -47,6 +54,9 @@ class Consumer(Generic[T]):
         stats: Stats,
         on_first: Callable[[], None] = lambda: None,
         split: Callable[[Sequence[Delivery[T]]], Iterable[Sequence[Delivery[T]]]] = _whole,
+        may_wait: Callable[[Sequence[Delivery[T]]], bool] = _urgent,
+        company: float = 0.0,
+        company_max: int = 1,
     ) -> None:
         self.name = name
         self.subscriptions = 0
@@ -60,6 +70,9 @@ class Consumer(Generic[T]):
         self._stats = stats
         self._on_first = on_first
         self._split = split
+        self._may_wait = may_wait
+        self._company = company
+        self._company_max = company_max
         self._subscription: Subscription[T] | None = None
         self._is_handling = False
         self._is_leaving = False
@@ -117,7 +130,7 @@ class Consumer(Generic[T]):
     async def _serve(self, subscription: Subscription[T]) -> bool:
         try:
             while not self._is_over():
-                deliveries = await subscription.receive()
+                deliveries = await self._receive(subscription)
                 if self._is_over():
                     break  # Closed from outside while these were on their way: they go back, untouched.
                 await self._take(subscription, deliveries)
@@ -134,6 +147,17 @@ class Consumer(Generic[T]):
             log.exception("consumer.failed", queue=self.name)
             return False
         return True
+
+    async def _receive(self, subscription: Subscription[T]) -> Sequence[Delivery[T]]:
+        latest = deliveries = await subscription.receive()
+        if not (self._company and self._may_wait(latest)):
+            return deliveries
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._company):
+                while self._may_wait(latest) and len(deliveries) < self._company_max:
+                    latest = await subscription.receive()
+                    deliveries = [*deliveries, *latest]
+        return deliveries
 
     def _is_over(self) -> bool:
         return self._is_leaving or self._stopping.is_set()

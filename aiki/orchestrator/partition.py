@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from aiki.codec.messages import dead_letter_of, encode_events
 from aiki.engine.changing import replace
 from aiki.engine.commands import Command, ParkDeadLetter, SendEvent
-from aiki.engine.events import Event, RunRequested
+from aiki.engine.events import Event, JournalAppended, LeaseRenewed, RunRequested, RunStarted
 from aiki.engine.ids import partition_of
 from aiki.engine.state import RunState
 from aiki.errors import BrokerError, StoreError, UndecodableError
@@ -35,6 +35,9 @@ log = get_logger(__name__)
 COMMIT_TRIES = 5
 
 Delivered = Delivery[tuple[Event, ...]]
+
+# What a run says on its way. Nobody waits for what follows from it, so that it may wait for what is said next.
+_PASSING = (RunStarted, JournalAppended, LeaseRenewed)
 
 
 class PartitionContestedError(BrokerError):
@@ -85,6 +88,10 @@ class PartitionOwner:
         if part:
             yield part
 
+    def may_wait(self, deliveries: Sequence[Delivered]) -> bool:
+        """Tell whether nobody waits for what follows from *deliveries*: then what comes next is stored with them."""
+        return all(isinstance(event, _PASSING) for delivery in deliveries for event in delivery.body)
+
     async def handle(self, deliveries: Sequence[Delivered]) -> None:
         """Decide, store and send all that follows from *deliveries*; they may be acknowledged when this returns.
 
@@ -99,7 +106,7 @@ class PartitionOwner:
         self._unsure_of = max(self._unsure_of - len(deliveries), 0)
         groups = self._grouped(deliveries)
         strays = self._strays(groups)
-        settled = await self._settle(groups, again=again)
+        settled = await self._settle(groups, again=again, presuming=not redelivered)
         runs = {folded.run_id: folded.run for folded in settled if folded.run is not None}
         commands = [*strays, *(command for folded in settled for command in folded.commands)]
         await self._outbox.send(await self._journals.attach(commands, runs))
@@ -129,12 +136,12 @@ class PartitionOwner:
             log.warning("events.misplaced", partition=self.partition, count=len(strays))
         return strays
 
-    async def _settle(self, groups: Mapping[str, list[Event]], *, again: bool) -> Sequence[Folded]:
+    async def _settle(self, groups: Mapping[str, list[Event]], *, again: bool, presuming: bool) -> Sequence[Folded]:
         """Decide and store, again with fresh runs where somebody else was faster, until nothing is stale."""
         settled: list[Folded] = []
         left = groups
         for _ in range(COMMIT_TRIES):
-            folded = await self._decide(left, again=again)
+            folded = await self._decide(left, again=again, presuming=presuming)
             kept, stale = await self._commit(folded)
             settled += kept
             if not stale:
@@ -142,15 +149,16 @@ class PartitionOwner:
             self._services.stats.commits_stale += len(stale)
             self._cache.drop(stale)
             left = {run_id: groups[run_id] for run_id in stale}
-            again = True  # What is stale may be our own write, of which we did not hear that it worked.
+            # What is stale may be our own write, of which we did not hear that it worked.
+            again, presuming = True, False
         raise PartitionContestedError(self.partition, runs=left)
 
-    async def _decide(self, groups: Mapping[str, list[Event]], *, again: bool) -> Sequence[Folded]:
+    async def _decide(self, groups: Mapping[str, list[Event]], *, again: bool, presuming: bool) -> Sequence[Folded]:
         known = {run_id: self._cache.get(run_id) for run_id in groups}
         missing = {run_id for run_id, run in known.items() if run is None}
         # Nobody has asked for these before, as far as one can tell. Where somebody has, the write of the run is
         # stale, and it is decided again with what is stored. So the way of a new run goes without a read.
-        presumed_new = set() if again else {run_id for run_id in missing if _asks_for_a_new_run(groups[run_id][0])}
+        presumed_new = {run_id for run_id in missing if presuming and _asks_for_a_new_run(groups[run_id][0])}
         loaded = missing - presumed_new
         known.update(await self._load(loaded))
         # What is in the cache was dealt with here before, and all that followed from it was sent.

@@ -18,6 +18,11 @@ class OrchestratorSettings:
     """Messages of one partition that the broker hands over without an acknowledgement."""
     batch_events: int = 1000
     """Events that are decided and stored together: what comes later waits no longer than this takes."""
+    company: float = 0.02
+    """How long what a run says on its way may wait for what it says next, so that both are stored with one write.
+
+    Nobody waits for such events, unless the broker confirms only what was handled: then this has to be 0.
+    """
     commit_changes: int = 1000
     """Runs in one write of the store."""
     cache_bytes: int = 64 * 1024 * 1024

@@ -106,7 +106,7 @@ async def test_a_retry_whose_delay_queue_is_gone_is_brought_back_by_its_timer(wo
     await world.until(lambda: world.hub.ready(QUEUE))
 
     assert await status_of(world, waiting) is RunStatus.QUEUED
-    assert world.clock.now() <= T0 + timedelta(seconds=13)
+    assert world.clock.now() < T0 + timedelta(seconds=30)  # Long before anything else would look at it.
 
 
 async def test_rule_8_a_parent_hears_again_of_a_child_that_ended(world: World) -> None:
