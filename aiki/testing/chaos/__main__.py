@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=5000, help="how many at least (default: 5000)")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long faults are made at most (default: 3)")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults (default: 2)")
-    parser.add_argument("--in-flight", type=int, default=60, help="runs that each client keeps under way (default: 60)")
+    parser.add_argument(
+        "--in-flight", type=int, default=200, help="runs that each client keeps under way (default: 200)"
+    )
     parser.add_argument(
         "--only", nargs="+", default=[""], metavar="KIND", help="only kinds that begin with one of these"
     )

@@ -5,16 +5,18 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from random import Random
 
 from aiki.testing.chaos.checker import Violation, check
 from aiki.testing.chaos.client import FINISHED
 from aiki.testing.chaos.cluster import Cluster, Size
-from aiki.testing.chaos.faults import KINDS, Fault, draw_faults
+from aiki.testing.chaos.faults import KINDS, Fault, draw_faults, lock_of
 from aiki.testing.chaos.history import History, Recorder, load_history
 from aiki.testing.chaos.report import Report, report_of
 from aiki.testing.chaos.stored import Watch, read_store, unfinished
+from broker_topology import CONTROL, NOTICES
 
 __all__ = ["Chaos", "Plan", "run_chaos"]
 
@@ -86,11 +88,13 @@ class _Director:
         """Make faults until there are enough; returns when all are healed."""
         faults = draw_faults(Random(self._plan.seed), kinds=self._plan.kinds, every=self._plan.every)
         async with asyncio.TaskGroup() as group:
-            for number, fault in enumerate(faults):
-                await asyncio.sleep(fault.pause)
+            for number in count():
+                await asyncio.sleep(faults[0].pause)
+                await self._free.acquire()
                 if self._is_enough(number):
                     break
-                await self._free.acquire()
+                fault = next((fault for fault in faults if not lock_of(self._cluster, fault).locked()), faults[0])
+                faults.remove(fault)
                 group.create_task(self._strike(fault))
 
     def _is_enough(self, faults: int) -> bool:
@@ -99,9 +103,10 @@ class _Director:
         return faults >= self._plan.faults and self._runs() >= self._plan.runs
 
     async def _strike(self, fault: Fault) -> None:
-        began = time.time()
         try:
-            target = await KINDS[fault.kind].strike(self._cluster, fault)
+            async with lock_of(self._cluster, fault):
+                began = time.time()
+                target = await KINDS[fault.kind].strike(self._cluster, fault)
             healed = time.time()
             stuck = not await self._goes_on()
         finally:
@@ -146,9 +151,12 @@ async def _make_peace(cluster: Cluster, say: Callable[[str], None]) -> list[str]
 
 
 def _waiting(cluster: Cluster) -> list[str]:
-    """Name the queues that are not empty, and those that no living process has."""
-    listed = cluster.brokers[0].ctl("list_queues", "name", "messages", "--formatter", "json", "--silent")
-    return [f"queue {queue['name']} holds {queue['messages']}" for queue in json.loads(listed) if queue["messages"]]
+    """Name the queues that are not empty, and those of processes that are gone."""
+    columns = ("name", "messages", "consumers")
+    queues = json.loads(cluster.brokers[0].ctl("list_queues", *columns, "--formatter", "json", "--silent"))
+    waiting = [f"queue {queue['name']} holds {queue['messages']}" for queue in queues if queue["messages"]]
+    private = [queue for queue in queues if queue["name"].startswith((f"{CONTROL}.", f"{NOTICES}."))]
+    return waiting + [f"queue {queue['name']} belongs to nobody" for queue in private if not queue["consumers"]]
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:

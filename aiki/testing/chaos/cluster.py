@@ -20,7 +20,7 @@ from aiki.testing.chaos.client import STARTED
 from aiki.testing.chaos.gates import Gate
 from aiki.testing.chaos.history import HISTORY_VARIABLE
 from aiki.testing.servers import Epmd, MongoReplicaSet, RabbitNode, ServerNode
-from aiki.testing.servers.node import ServerError
+from aiki.testing.servers.node import ServerError, ServerStartError
 from aiki.testing.servers.rabbit import PASSWORD, USER
 
 __all__ = ["DATABASE", "Cluster", "Service", "Size"]
@@ -33,6 +33,8 @@ HEARTBEAT_SECONDS = 2
 # How long the brokers wait for one of them that is silent; Erlang's default is a minute.
 NET_TICK_SECONDS = 8
 COMMAND_SECONDS = 90.0
+# A process that finds no server ends within seconds. One that ends so often has another reason.
+STARTS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Size:
     orchestrators: int = 2
     workers: int = 3
     clients: int = 2
-    in_flight: int = 60
+    in_flight: int = 200
     """Runs that each client keeps under way."""
 
 
@@ -77,6 +79,16 @@ class Service(ServerNode):
         self._says = says.encode()
         self._settings = settings
         self._log_before = 0
+
+    def start(self, *, wait: bool = True) -> Self:
+        """Start it, and start it again where it ends because no server answers: as whoever minds services does."""
+        for _ in range(STARTS_MAX - 1):
+            try:
+                return super().start(wait=wait)
+            except ServerStartError:
+                if self.is_running:
+                    raise  # It is there, and never got ready.
+        return super().start(wait=wait)
 
     def prepare(self) -> None:
         self._log_before = self.log.stat().st_size if self.log.exists() else 0

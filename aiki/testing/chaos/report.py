@@ -28,6 +28,8 @@ class KindReport:
     pause_longest: float
     """The longest time in which nothing at all was achieved, while the fault lasted or just after it."""
     pause_median: float
+    pause_longest_alone: float | None
+    """The longest while no other fault was there; ``None``: there always was one."""
     partition_longest: float
     """The longest time in which nothing was achieved in one of the partitions."""
 
@@ -63,7 +65,7 @@ def report_of(history: History, violations: Sequence[Violation], *, seed: str) -
         seed=seed,
         seconds=round(max(moments, default=0.0) - began, 1),
         faults=len(history.faults),
-        kinds=[_of_kind(kind, faults, moments, partitions) for kind, faults in sorted(by_kind.items())],
+        kinds=[_of_kind(kind, faults, moments, partitions, history.faults) for kind, faults in sorted(by_kind.items())],
         runs=len(history.runs),
         tasks=len(history.attempts),
         executed_again=executed_again(history),
@@ -83,10 +85,10 @@ def longest_pause(moments: Sequence[float], fault: Struck) -> float:
 def table(report: Report) -> str:
     """Write *report* for people."""
     lines = [
-        f"{'fault':<26} {'count':>5} {'longest pause':>14} {'median':>8} {'one partition':>14}",
+        f"{'fault':<26} {'count':>5} {'longest pause':>14} {'median':>8} {'alone':>8} {'one partition':>14}",
         *(
             f"{kind.kind:<26} {kind.count:>5} {kind.pause_longest:>12.2f} s {kind.pause_median:>6.2f} s "
-            f"{kind.partition_longest:>12.2f} s"
+            f"{_seconds(kind.pause_longest_alone):>8} {kind.partition_longest:>12.2f} s"
             for kind in report.kinds
         ),
         "",
@@ -100,21 +102,41 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _seconds(pause: float | None) -> str:
+    return "" if pause is None else f"{pause:.2f} s"
+
+
 def _of_the_three(report: Report) -> int:
     return sum(report.violations.get(kind, 0) for kind in ("lost", "duplicated", "wrong"))
 
 
 def _of_kind(
-    kind: str, faults: Sequence[Struck], moments: Sequence[float], partitions: Sequence[Sequence[float]]
+    kind: str,
+    faults: Sequence[Struck],
+    moments: Sequence[float],
+    partitions: Sequence[Sequence[float]],
+    every: Sequence[Struck],
 ) -> KindReport:
     pauses = [longest_pause(moments, fault) for fault in faults]
+    alone = [pause for pause, fault in zip(pauses, faults, strict=True) if _is_alone(fault, every)]
     of_partitions = [longest_pause(partition, fault) for fault in faults for partition in partitions]
     return KindReport(
         kind,
         len(faults),
         round(max(pauses), 3),
         round(statistics.median(pauses), 3),
+        round(max(alone), 3) if alone else None,
         round(max(of_partitions, default=0.0), 3),
+    )
+
+
+def _is_alone(fault: Struck, every: Sequence[Struck]) -> bool:
+    """Whether no other fault was there while *fault* was, or was healed so late that it may still be felt."""
+    return not any(
+        other is not fault
+        and other.began <= fault.healed + AFTERMATH_SECONDS
+        and fault.began <= other.healed + AFTERMATH_SECONDS
+        for other in every
     )
 
 

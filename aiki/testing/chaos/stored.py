@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymongo
@@ -25,6 +26,8 @@ _PIPELINE: Sequence[Mapping[str, Any]] = [
     },
 ]
 _PATIENCE_MILLIS = 30_000
+# MongoDB looks for what has expired every second here; a new primary takes a while to begin.
+PRESENCE_SLACK = timedelta(seconds=15)
 # No write of a run is reported any later than this after the last one that was.
 _SILENCE_MILLIS = 500
 
@@ -93,7 +96,7 @@ def unfinished(url: str) -> list[str]:
 
 
 def read_store(url: str, history: History) -> None:
-    """Read all runs with their journals, and the dead letters, into *history*."""
+    """Read all runs with their journals, the dead letters and what is left of dead processes into *history*."""
     with _client(url) as client:
         database = client.get_database(DATABASE, read_concern=pymongo.read_concern.ReadConcern("majority"))
         journals: dict[str, list[JournalEntry]] = defaultdict(list)
@@ -115,6 +118,11 @@ def read_store(url: str, history: History) -> None:
             document["id"] = document["_id"]
             letter = letter_from_document(document, times=1, state="parked", handled_at=None)
             history.letters.append(letter.letter)
+        history.left_over += [
+            f"the presence {presence['_id']} has outlived its time"
+            for kind in ("orchestrators", "workers")
+            for presence in database[kind].find({"expires": {"$lt": datetime.now(UTC) - PRESENCE_SLACK}})
+        ]
 
 
 def _client(url: str) -> "pymongo.MongoClient[dict[str, Any]]":
