@@ -52,9 +52,9 @@ def parse_duration(value: object) -> object:
     """Read seconds or a text such as ``30d`` or ``1h30m``; anything else is handed on for pydantic to refuse."""
     if isinstance(value, str):
         text = value.strip().replace(" ", "").lower()
-        if _DURATION.fullmatch(text):
-            return timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
         try:
+            if _DURATION.fullmatch(text):
+                return timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
             return timedelta(seconds=float(text))
         except (ValueError, OverflowError):
             return value
@@ -78,11 +78,21 @@ def _split(value: object) -> object:
 
 
 def _path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) and value else value
+    if not isinstance(value, str) or not value:
+        return value
+    if "\0" in value:
+        raise ValueError("a path has no zeros in it")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # There is no such user.
+        raise ValueError(str(error)) from error
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
-_A_DURATION = Allowed("a duration: seconds, or such as 500ms, 30s, 15m, 12h, 30d")
+# Added to the present it still is a date.
+_CENTURY = timedelta(days=36_500)
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0), le=_CENTURY)]
+_A_DURATION = Allowed("a duration: seconds, or such as 500ms, 30s, 15m, 12h, 30d; at most 100 years")
 
 
 class Settings(BaseModel):
@@ -251,18 +261,22 @@ def _read_project(directory: Path, names: list[str]) -> tuple[Path | None, dict[
 def _table(file: Path) -> dict[str, Any] | None:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}", hint="mend the file") from error
-    table = content.get("tool", {}).get("aiki")
+    tools = content.get("tool", {})
+    table = tools.get("aiki") if isinstance(tools, dict) else None
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(f"tool.aiki in {file} is not a table", hint="write its settings under [tool.aiki]")
     return table
 
 
+_SHOWN_MAX = 200
+
+
 def _refusal(error: ValidationError, origins: Mapping[str, str]) -> ConfigurationError:
     problem = error.errors(include_url=False, include_context=False)[0]
     name = str(problem["loc"][0])
-    value = masked(str(problem["input"]))
+    value = masked(str(problem["input"])[:_SHOWN_MAX])
     return ConfigurationError(
         f"{origins.get(name, name)} is {value!r}, which cannot be used",
         hint=f"allowed: {_allowed(Settings.model_fields[name])}",

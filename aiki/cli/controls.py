@@ -64,7 +64,7 @@ def signal(run_id: str, name: str, payload: str, as_json: bool, url: str | None)
     """Send RUN the signal NAME, with a value written as JSON."""
     try:
         value = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"it is no JSON: {error}", param_hint="JSON") from error
 
     async def send(client: Client) -> None:

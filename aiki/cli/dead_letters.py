@@ -141,5 +141,5 @@ def _readable(body: str) -> str:
     """Indent what is JSON; leave alone what is not, which may be why it is here."""
     try:
         return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body

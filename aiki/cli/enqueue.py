@@ -147,7 +147,7 @@ def _read(text: str) -> Any:
         text = sys.stdin.read()
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"it is no JSON: {error}", param_hint="JSON") from error
 
 

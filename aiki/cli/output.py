@@ -2,12 +2,14 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 __all__ = ["as_json", "draw", "now", "print_json", "print_json_line", "remark", "width"]
 
@@ -26,8 +28,27 @@ def _output() -> Console:
 
 
 def draw(renderable: RenderableType) -> None:
-    """Write for people, on standard output."""
-    _output().print(renderable)
+    """Write for people, on standard output. Whatever is in it cannot command the terminal."""
+    _output().print(_Harmless(renderable))
+
+
+class _Harmless:
+    """Draws what it is given with the control characters in its texts made visible.
+
+    An input, a failure, a dead letter: anybody may have written them, and a terminal would obey.
+    """
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
+        for segment in console.render(self._renderable, options):
+            yield segment if segment.control else Segment(segment.text.translate(_VISIBLE), segment.style)
+
+
+# Unicode has a picture for each of the old ones.
+_VISIBLE = {code: 0x2400 + code for code in range(0x20) if code != ord("\n")} | {0x7F: 0x2421}
+_VISIBLE |= dict.fromkeys((*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
 
 
 def width() -> int:

@@ -9,6 +9,7 @@ from aiki.engine.journal import Failure, JournalEntry, Wait
 from aiki.engine.payload import Payload, load_payload
 from aiki.engine.queries import StoredDeadLetter
 from aiki.engine.state import RunState
+from aiki.errors import RecordMismatchError
 
 __all__ = ["entry_shape", "failure_shape", "letter_shape", "run_shape", "timeline_shape"]
 
@@ -133,4 +134,7 @@ def _moment(moment: datetime | None) -> str | None:
 
 
 def _value(payload: Payload | None) -> Any:
-    return None if payload is None else load_payload(payload)
+    try:
+        return None if payload is None else load_payload(payload)
+    except RecordMismatchError:  # Somebody else than our client wrote it: then the text has to do.
+        return payload

@@ -57,8 +57,11 @@ ELEMENT_BYTES = 24
 
 ID_DIGITS = 32
 
-# The message of a letter is what may be huge. Beyond this, its beginning has to be enough.
+# The message of a letter is what may be huge. Beyond this, its beginning has to be enough: shown to whoever asks it
+# is quoted, and a message of nothing but zeros takes six bytes for each.
 LETTER_CHARACTERS_MAX = 3 * 1024 * 1024
+LETTER_QUOTED_BYTES_MAX = 6 * 1024 * 1024
+QUOTED_BYTES_PER_CHARACTER_MAX = 6
 DETAIL_CHARACTERS_MAX = 64 * 1024
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -349,12 +352,22 @@ def entry_from_document(document: Document) -> JournalEntry:
 
 def letter_to_document(letter: DeadLetter) -> Document:
     """Write *letter*; of a message that no document can hold, its beginning."""
-    if len(letter.body) > LETTER_CHARACTERS_MAX:
-        kept = f"only the first {LETTER_CHARACTERS_MAX:,} of {len(letter.body):,} characters of the message are kept"
-        letter = replace(letter, body=letter.body[:LETTER_CHARACTERS_MAX], detail=f"{kept}; {letter.detail}")
+    room = LETTER_CHARACTERS_MAX
+    if _quoted(letter.body[:room]) > LETTER_QUOTED_BYTES_MAX:
+        room = LETTER_QUOTED_BYTES_MAX // QUOTED_BYTES_PER_CHARACTER_MAX
+    if len(letter.body) > room:
+        kept = f"only the first {room:,} of {len(letter.body):,} characters of the message are kept"
+        letter = replace(letter, body=letter.body[:room], detail=f"{kept}; {letter.detail}")
     document = _LETTER.write(replace(letter, detail=letter.detail[:DETAIL_CHARACTERS_MAX]))
     document["v"] = FORMAT
     return document
+
+
+def _quoted(text: str) -> int:
+    """Tell how many bytes *text* takes in a message, where that may matter."""
+    if len(text) * QUOTED_BYTES_PER_CHARACTER_MAX <= LETTER_QUOTED_BYTES_MAX:
+        return 0
+    return len(json.dumps(text, ensure_ascii=False).encode(errors="replace"))
 
 
 def letter_from_document(
@@ -373,7 +386,7 @@ def _read(shape: _Shape[T], document: Document, what: str, **contents: Any) -> T
     current = upgraded(document, UPGRADES, current=FORMAT)
     try:
         return shape.read(current, **contents)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         name = document.get("run") or document.get("id") or document.get("_id")
         raise StoreError(
             f"the stored {what} {name!r} cannot be read: {error}", hint="was it edited by hand?"
@@ -386,8 +399,17 @@ def dump_document(document: Document) -> str:
 
 
 def load_document(text: str) -> Document:
-    """Read what ``dump_document`` wrote."""
-    document: Document = json.loads(text, object_hook=_load_other)
+    """Read what ``dump_document`` wrote.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        document = json.loads(text, object_hook=_load_other)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"a stored document cannot be read: {error}", hint="was it edited by hand?") from error
+    if not isinstance(document, dict):
+        raise StoreError("a stored document cannot be read: it is no object", hint="was it edited by hand?")
     return document
 
 

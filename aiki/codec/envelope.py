@@ -20,7 +20,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import Field
 from pydantic_core import PydanticSerializationError, ValidationError, from_json
 
-from aiki.codec.schema import compile_schema
+from aiki.codec.schema import Limits, compile_schema
 from aiki.errors import PayloadError, PayloadTooLargeError, UndecodableError
 
 __all__ = ["BROKEN_JSON", "FORMAT", "MINOR", "TOO_LARGE", "UNKNOWN_TYPE", "UNKNOWN_VERSION", "WRONG_CONTENT"]
@@ -53,13 +53,16 @@ class Envelope:
 
 
 class EnvelopeCodec(Generic[T]):
-    """Writes and reads one kind of message: *content* is the field of *envelope* that holds the value."""
+    """Writes and reads one kind of message: *content* is the field of *envelope* that holds the value.
 
-    def __init__(self, envelope: Callable[..., Envelope], content: str) -> None:
+    What is longer than *limits* say is written, for it was read by these limits, and not read.
+    """
+
+    def __init__(self, envelope: Callable[..., Envelope], content: str, limits: Limits | None = None) -> None:
         self._envelope = envelope
         self._content = content
         self._content_of = attrgetter(content)
-        self._validator, self._serializer = compile_schema(envelope)
+        self._validator, self._serializer = compile_schema(envelope, limits)
 
     def encode(self, value: T, *, bytes_max: int) -> bytes:
         """Write *value*.
@@ -135,11 +138,15 @@ def _is_newer_minor(head: dict[str, Any]) -> bool:
     return type(minor) is int and minor > MINOR
 
 
-# Three show the pattern of what is wrong; hundreds would bury it.
+# Three show the pattern of what is wrong; hundreds would bury it. A message can hold half a million mistakes,
+# and only to list them would take longer than to read it.
 _ERRORS_SHOWN = 3
+_ERRORS_LISTED_MAX = 1_000
 
 
 def _undecodable(error: ValidationError) -> UndecodableError:
+    if error.error_count() > _ERRORS_LISTED_MAX:
+        return UndecodableError(WRONG_CONTENT, f"{error.error_count():,} fields are wrong, or unknown")
     found = error.errors(include_url=False, include_context=False, include_input=False)
     reason = UNKNOWN_TYPE if any(one["type"] == "union_tag_invalid" for one in found) else WRONG_CONTENT
     shown = [f"{'.'.join(str(step) for step in one['loc'])}: {one['msg']}"[:300] for one in found[:_ERRORS_SHOWN]]

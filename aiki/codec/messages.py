@@ -18,6 +18,7 @@ from pydantic import FailFast, Field
 from pydantic_core import to_json
 
 from aiki.codec.envelope import WRONG_CONTENT, Envelope, EnvelopeCodec
+from aiki.codec.schema import EVENT_LIMITS, LETTER_LIMITS
 from aiki.engine.commands import DeadLetter, Notice, NotifyWorker, WorkerCommand
 from aiki.engine.events import Event
 from aiki.engine.queries import Answer, Query
@@ -86,11 +87,11 @@ class _Answer(Envelope):
     answer: Annotated[Answer, Field(discriminator="type")]
 
 
-_EVENTS: EnvelopeCodec[tuple[Event, ...]] = EnvelopeCodec(_Events, "events")
+_EVENTS: EnvelopeCodec[tuple[Event, ...]] = EnvelopeCodec(_Events, "events", EVENT_LIMITS)
 _COMMAND: EnvelopeCodec[WorkerCommand] = EnvelopeCodec(_Command, "command")
 _NOTICE: EnvelopeCodec[Notice] = EnvelopeCodec(_Notice, "notice")
 _CONTROL: EnvelopeCodec[NotifyWorker] = EnvelopeCodec(_Control, "control")
-_DEAD_LETTER: EnvelopeCodec[DeadLetter] = EnvelopeCodec(_DeadLetter, "dead_letter")
+_DEAD_LETTER: EnvelopeCodec[DeadLetter] = EnvelopeCodec(_DeadLetter, "dead_letter", LETTER_LIMITS)
 _QUERY: EnvelopeCodec[Query] = EnvelopeCodec(_Query, "query")
 _ANSWER: EnvelopeCodec[Answer] = EnvelopeCodec(_Answer, "answer")
 
@@ -176,10 +177,12 @@ def dead_letter_of(error: UndecodableError, *, origin: str, body: bytes, at: dat
     Its id is a digest of origin and body: parked twice, it counts as the same. It always fits into
     a message itself; a body that is too large for that is cut, and the detail says so.
     """
-    text = body.decode("utf-8", "backslashreplace")
+    # A broker may carry a hundred times what a message of ours may have: what is cut anyway is never decoded.
+    is_huge = len(body) > _QUOTED_BYTES_MAX
+    text = (body[:_CHARACTERS_SURELY_FIT] if is_huge else body).decode("utf-8", "backslashreplace")
     detail = error.detail
-    if len(to_json(text)) > _QUOTED_BYTES_MAX:
-        text = text[: _QUOTED_BYTES_MAX // _QUOTED_BYTES_PER_CHARACTER]
+    if is_huge or len(to_json(text)) > _QUOTED_BYTES_MAX:
+        text = text[:_CHARACTERS_SURELY_FIT]
         detail = f"{detail}; of its {len(body):,} bytes only the first {len(text):,} characters are kept"
     key = blake2b(origin.encode() + b"\0" + body, digest_size=16).hexdigest()
     return DeadLetter(id=key, reason=error.reason, at=at, origin=origin, body=text, detail=detail)
@@ -187,4 +190,4 @@ def dead_letter_of(error: UndecodableError, *, origin: str, body: bytes, at: dat
 
 # JSON may need six bytes for one character (``\u0000``). The other mebibyte is for the rest of the letter.
 _QUOTED_BYTES_MAX = DEAD_LETTER_BYTES_MAX - 1024 * 1024
-_QUOTED_BYTES_PER_CHARACTER = 6
+_CHARACTERS_SURELY_FIT = _QUOTED_BYTES_MAX // 6

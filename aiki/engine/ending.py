@@ -19,6 +19,10 @@ from aiki.engine.status import RunStatus
 __all__ = ["buried", "finished", "outcome"]
 
 
+# A hundred years from now is still a date; whoever wants more wants for ever.
+RETENTION_SECONDS_MAX = 100 * 365 * 86_400.0
+
+
 def finished(
     run: RunState,
     status: RunStatus,
@@ -42,7 +46,7 @@ def finished(
         failure=failure,
         failed_operations=operations,
         finished_at=moment.now,
-        expires_at=moment.now + timedelta(seconds=retention),
+        expires_at=moment.now + timedelta(seconds=min(max(retention, 0.0), RETENTION_SECONDS_MAX)),
         waits=(),
         wake_at=None,
         lease_until=None,

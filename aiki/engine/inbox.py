@@ -54,7 +54,7 @@ def _beginning(ends: Iterable[InboxItem]) -> Iterator[InboxItem]:
 
 
 def _size(item: InboxItem) -> int:
-    size, failure = len((item.payload or "").encode(errors="replace")), item.failure
+    size, failure = len((item.payload or "").encode(errors="replace")) + len(item.name), item.failure
     while failure is not None:
         size += len(failure.message) + len(failure.traceback or "")
         failure = failure.cause

@@ -10,7 +10,7 @@ import json
 from hashlib import blake2b
 from typing import Any, NewType
 
-from aiki.errors import PayloadError, PayloadTooLargeError
+from aiki.errors import PayloadError, PayloadTooLargeError, RecordMismatchError
 
 __all__ = ["NULL", "PAYLOAD_BYTES_MAX", "Payload", "digest", "dump_payload", "load_payload"]
 
@@ -50,8 +50,15 @@ def dump_payload(value: Any, *, what: str = "payload", bytes_max: int = PAYLOAD_
 
 
 def load_payload(payload: Payload) -> Any:
-    """Read a payload back into JSON's own types."""
-    return json.loads(payload)
+    """Read a payload back into JSON's own types.
+
+    Raises:
+        RecordMismatchError: it is no JSON, or nests too deep. None of ours is; others can send what they like.
+    """
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise RecordMismatchError("a payload", f"it is no JSON ({error})") from error
 
 
 def digest(payload: Payload) -> str:

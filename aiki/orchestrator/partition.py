@@ -8,7 +8,7 @@ outbox, and there is no other.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from aiki.codec.messages import dead_letter_of, encode_events
+from aiki.codec.messages import DEAD_LETTER_BYTES_MAX, dead_letter_of, encode_events
 from aiki.engine.changing import replace
 from aiki.engine.commands import Command, ParkDeadLetter, SendEvent
 from aiki.engine.events import Event, JournalAppended, LeaseRenewed, RunRequested, RunStarted
@@ -213,7 +213,8 @@ class PartitionOwner:
         letter = dead_letter_of(
             UndecodableError(reason, detail),
             origin=partition_queue(self.partition),
-            body=encode_events((event,)),
+            # Written anew, what just fitted into a message may be longer than one: moments have short forms.
+            body=encode_events((event,), bytes_max=DEAD_LETTER_BYTES_MAX),
             at=self._services.clock.now(),
         )
         return ParkDeadLetter(letter=letter)

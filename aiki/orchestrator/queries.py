@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import assert_never
 
+from aiki.codec.messages import encode_answer
 from aiki.engine.events import RetryRequested
 from aiki.engine.ids import partition_of
 from aiki.engine.queries import (
@@ -40,7 +41,7 @@ log = get_logger(__name__)
 
 _PREFETCH = 50
 _PAGE_MAX = 1_000
-_ANSWER_BYTES_MAX = 4 * 1024 * 1024  # Half of what a message may take: JSON in JSON is escaped, and grows.
+_ANSWER_BYTES_MAX = 4 * 1024 * 1024  # Half of what a message may take. A page of one may take all of it.
 _LETTERS_COUNTED_MAX = 1_000  # Whoever has more knows enough.
 
 
@@ -120,8 +121,7 @@ class QueryAnswerer:
         limit = _bounded(query.limit)
         while True:
             page = await self._store.find(query.filter, limit=limit, cursor=query.cursor)
-            size = sum(len(run.input) + len(run.result or "") for run in page.runs)
-            if size <= _ANSWER_BYTES_MAX or limit == 1:
+            if limit == 1 or _fits(page):
                 return page
             limit = max(limit // 2, 1)  # The cursor of a shorter page is the store's to make.
 
@@ -150,7 +150,7 @@ class QueryAnswerer:
         limit = _bounded(query.limit)
         while True:
             page = await self._store.dead_letters(limit=limit, cursor=query.cursor, include_done=query.include_done)
-            if sum(len(stored.letter.body) for stored in page.letters) <= _ANSWER_BYTES_MAX or limit == 1:
+            if limit == 1 or _fits(page):
                 return page
             limit = max(limit // 2, 1)
 
@@ -189,6 +189,15 @@ class QueryAnswerer:
         )
         await self._store.announce(presence)
         return PresenceNoted()
+
+
+def _fits(page: Answer) -> bool:
+    """Whether *page* is of a decent length as it will be sent: JSON in JSON is escaped, and grows up to sixfold."""
+    try:
+        encode_answer(page, bytes_max=_ANSWER_BYTES_MAX)
+    except PayloadTooLargeError:
+        return False
+    return True
 
 
 def _bounded(limit: int) -> int:

@@ -30,6 +30,8 @@ class Unset:
 
 UNSET = Unset()
 
+# A hundred years: added to the present it is still a date.
+_SECONDS_MAX = 100 * 365 * 86_400.0
 _KEY_CHARACTERS_MAX = 512
 _TAGS_MAX = 32
 
@@ -38,15 +40,15 @@ def seconds(option: str, duration: Duration | None, *, zero: bool = False) -> fl
     """Read a duration as seconds.
 
     Raises:
-        InvalidOptionError: it is negative, zero (unless *zero* is allowed), infinite, or no duration.
+        InvalidOptionError: it is negative, zero (unless *zero* is allowed), longer than a century, or no duration.
     """
     if duration is None:
         return None
-    expected = f"a timedelta or a number of seconds, {'0 or more' if zero else 'more than 0'}"
+    expected = f"a timedelta or a number of seconds, {'0 or more' if zero else 'more than 0'} and at most a century"
     if isinstance(duration, bool) or not isinstance(duration, timedelta | int | float):
         raise InvalidOptionError(option, duration, expected=expected)
     value = seconds_of(duration)
-    if not (0 <= value < float("inf")) or (value == 0 and not zero):
+    if not 0 <= value <= _SECONDS_MAX or (value == 0 and not zero):
         raise InvalidOptionError(option, duration, expected=expected)
     return value
 

@@ -39,7 +39,7 @@ class Cursor(NamedTuple):
         try:
             milliseconds, identity = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             at = moment_of(int(milliseconds))
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise StoreError(
                 f"{text[:100]!r} is no cursor of a listing", hint="pass on the cursor of the page before, or none"
             ) from error

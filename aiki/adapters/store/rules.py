@@ -71,6 +71,6 @@ def refuse_oversized(changes: Iterable[RunChange]) -> None:
 
 def _surely_fits(run: RunState) -> bool:
     characters = len(run.input) + len(run.result or "") + len(run.note or "")
-    lists = (run.seen, run.waits, run.pending, run.tags, run.forgiven, run.failed_operations)
-    simple = not run.inbox and run.failure is None
-    return simple and characters < CHARACTERS_SURELY_FIT and sum(map(len, lists)) < ITEMS_SURELY_FIT
+    ids = (run.seen, run.pending, run.tags)
+    simple = not (run.inbox or run.waits or run.forgiven or run.failed_operations) and run.failure is None
+    return simple and characters < CHARACTERS_SURELY_FIT and sum(map(len, ids)) < ITEMS_SURELY_FIT

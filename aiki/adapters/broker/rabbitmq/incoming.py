@@ -17,6 +17,7 @@ from aiki.codec.messages import (
     decode_notice,
     decode_query,
 )
+from aiki.codec.schema import ID_CHARACTERS_MAX
 from aiki.engine.commands import DeadLetter, Notice, NotifyWorker, WorkerCommand
 from aiki.engine.events import Event
 from aiki.errors import UndecodableError
@@ -72,5 +73,6 @@ def _death_of(arrival: Arrival) -> tuple[str | None, str]:
     """Tell why the broker gave a message up and in which queue it was, as its last death says."""
     deaths = (arrival.properties.headers or {}).get("x-death")
     if isinstance(deaths, list) and deaths and isinstance(last := deaths[0], dict):
-        return str(last.get("reason")), str(last.get("queue"))
+        # Anybody can write this header. What the broker wrote is short.
+        return str(last.get("reason"))[:ID_CHARACTERS_MAX], str(last.get("queue"))[:ID_CHARACTERS_MAX]
     return None, arrival.queue

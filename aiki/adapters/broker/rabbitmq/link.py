@@ -20,6 +20,7 @@ from aiormq.channel import Channel
 from yarl import URL
 
 from aiki.adapters.broker.rabbitmq.trouble import connecting, reason_of, talking
+from aiki.adapters.broker.rabbitmq.wire import GuardedConnection
 from aiki.errors import BrokerUnavailableError, ConfigurationError
 
 __all__ = ["BLOCKED", "BLOCKED_HINT", "VERSION_MIN", "Address", "Link", "addresses_of"]
@@ -201,6 +202,7 @@ async def _connect(address: Address, name: str, *, heartbeat: int, timeout: floa
             address.url.with_query(query),
             timeout=timeout,
             client_properties={"connection_name": name, "product": "Aiki"},
+            connection_class=GuardedConnection,
         )
 
 

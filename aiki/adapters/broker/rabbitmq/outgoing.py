@@ -33,7 +33,7 @@ from aiki.engine.commands import (
 from aiki.engine.events import Event, RunRequested
 from aiki.engine.ids import partition_of
 from aiki.engine.queries import Answer, Query, QueryFailed
-from aiki.errors import PayloadTooLargeError
+from aiki.errors import PayloadTooLargeError, UnroutableError
 from aiki.ports.broker import Request
 from broker_topology import (
     COMMANDS,
@@ -65,8 +65,12 @@ DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 # A routing key that nothing is bound with.
 NOBODY = "nobody"
 
-# The broker refuses longer strings in properties; an id that long is none of ours.
+# The broker refuses longer strings in properties; an id that long is none of ours, and no trace is.
 _PROPERTY_BYTES_MAX = 255
+_PRIORITY_MAX = 255
+
+# The broker closes the channel over 50 days, and drops a query that nobody took after a minute anyway.
+_EXPIRY_SECONDS_MAX = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +105,7 @@ def events_message(partition: int, events: Sequence[Event]) -> Outgoing:
         body=encode_events(events),
         type=first.type if alone else "Events",
         correlation_id=_property(first.run_id) if alone or _are_of_one_run(events) else None,
-        trace=first.trace if isinstance(first, RunRequested) else None,
+        trace=_property(first.trace) if isinstance(first, RunRequested) else None,
     )
 
 
@@ -115,8 +119,8 @@ def command_message(command: Command, partitions: int) -> Outgoing:
                 body=encode_command(command),
                 type=command.type,
                 correlation_id=_property(command.run_id),
-                trace=command.trace,
-                priority=(command.priority or None) if isinstance(command, ExecuteRun) else None,
+                trace=_property(command.trace),
+                priority=_priority(command.priority) if isinstance(command, ExecuteRun) else None,
             )
         case SendEvent():
             return events_message(partition_of(command.event.run_id, partitions), (command.event,))
@@ -187,7 +191,13 @@ def dead_letter_message(letter: DeadLetter) -> Outgoing:
 
 
 def redelivered_message(letter: DeadLetter) -> Outgoing:
-    """Write the original message of *letter* again, straight to the queue where it was found."""
+    """Write the original message of *letter* again, straight to the queue where it was found.
+
+    Raises:
+        UnroutableError: no queue can have the name that the letter gives.
+    """
+    if _property(letter.origin) is None:
+        raise UnroutableError(DEFAULT_EXCHANGE, f"{letter.origin[:40]}…", hint="no queue has such a name; discard it")
     return Outgoing(
         exchange=DEFAULT_EXCHANGE,
         routing_key=letter.origin,
@@ -207,7 +217,7 @@ def query_message(query: Query, *, correlation_id: str, timeout: float) -> Outgo
         correlation_id=correlation_id,
         kept=False,
         reply_to=DIRECT_REPLY_TO,
-        expires_ms=max(1, round(timeout * 1000)),
+        expires_ms=max(1, round(min(timeout, _EXPIRY_SECONDS_MAX) * 1000)),
     )
 
 
@@ -240,6 +250,10 @@ def _address(client: str | None) -> str | None:
 def _are_of_one_run(events: Sequence[Event]) -> bool:
     run_id = events[0].run_id
     return all(event.run_id == run_id for event in events)
+
+
+def _priority(number: int) -> int | None:
+    return min(number, _PRIORITY_MAX) if number > 0 else None
 
 
 def _property(text: str | None) -> str | None:

@@ -23,8 +23,11 @@ from aiki.adapters.broker.rabbitmq.frames import message_frames
 from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
 from aiki.adapters.broker.rabbitmq.trouble import reason_of
 from aiki.errors import BrokerUnavailableError, PublishUncertainError
+from aiki.observability import get_logger
 
 __all__ = ["PublishChannel", "Refusal", "Submission"]
+
+log = get_logger(__name__)
 
 # One write of 500 messages costs as little per message as larger ones, and is confirmed within 20 ms.
 WINDOW_MESSAGES = 500
@@ -121,6 +124,7 @@ class PublishChannel:
         self._submissions: set[Submission] = set()
         self._submitted = asyncio.Event()
         self._writer = asyncio.create_task(self._write_windows(), name="aiki-rabbitmq-publish")
+        self._writer.add_done_callback(self._on_writer_ended)
         self._lost: str | None = None
         self.closing = channel.closing
         self.closing.add_done_callback(self._on_closed)
@@ -161,6 +165,13 @@ class PublishChannel:
         self._waiting.clear()
         for submission in tuple(self._submissions):
             submission.fail(reason)
+
+    def _on_writer_ended(self, writer: asyncio.Task[None]) -> None:
+        """Whatever breaks the writer, nobody may wait for it: the channel is as good as lost."""
+        error = None if writer.cancelled() else writer.exception()
+        if error is not None:
+            log.error("broker.cannot_pack", exc_info=error)
+            self.lose(f"a message could not be packed: {reason_of(error)}")
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         self.lose(reason_of(None if closing.cancelled() else closing.exception()))
