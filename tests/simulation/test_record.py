@@ -1,0 +1,126 @@
+"""Long runs: may be ended at any moment, and go on where they were."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiki.testing.simulation.record import Record, RecordInUseError, missing, opened, revisions, summary
+from aiki.testing.simulation.tally import Tally, tally_of
+
+SEEDS = range(3000, 3040)
+REVISION, SIMULATION = "abc", "def"
+
+
+def begin(path: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "aiki.testing.simulation", f"{SEEDS.start}..{SEEDS.stop}", "--record", str(path)]
+    return subprocess.Popen(
+        [*command, "--workers", "2"],
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until_something_is_kept(path: Path, running: "subprocess.Popen[str]") -> None:
+    """A file tells nobody that it was written."""
+    end = monotonic() + 30
+    while not path.exists():
+        assert monotonic() < end
+        assert running.poll() is None, running.communicate()
+        sleep(0.01)
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """What the record has of this revision."""
+    facts: dict[str, Any] = json.loads(path.read_text())["revisions"][revisions()[0]]
+    return facts
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_run_that_was_ended_goes_on_and_no_seed_is_lost_or_counted_twice(
+    how: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "record.json"
+    with begin(path) as first:
+        wait_until_something_is_kept(path, first)
+        first.send_signal(how)
+        first.communicate(timeout=30)  # Also waits for its processes: they have the same pipe.
+    before = kept(path)
+
+    with begin(path) as second:
+        said, complaints = second.communicate(timeout=50)
+
+    assert (first.returncode, second.returncode) == (code, 0), complaints
+    assert 0 < before["tally"]["scenarios"] < len(SEEDS)
+    assert said.startswith(f"{len(SEEDS) - before['tally']['scenarios']} of {len(SEEDS)} seeds are left")
+    after = kept(path)
+    assert after["done"] == [[SEEDS.start, SEEDS.stop]]
+    assert after["tally"]["scenarios"] == len(SEEDS)
+
+
+def test_what_was_done_is_counted_as_if_it_had_been_done_at_once(tmp_path: Path) -> None:
+    path, parts = tmp_path / "record.json", [tally_of(range(number, number + 2)) for number in (0, 2, 4)]
+    whole = tally_of(range(6))
+
+    for number in (1, 0, 2):
+        with opened(path) as record:
+            record.keep(range(2 * number, 2 * number + 2), parts[number], revision=REVISION, simulation=SIMULATION)
+
+    part = Record(path).part(REVISION)
+    assert part.done == [[0, 6]]
+    assert replace(part.tally, processor_seconds=0.0) == replace(whole, processor_seconds=0.0)
+    assert part.simulations == Counter({SIMULATION: 6})
+
+
+def test_revisions_are_kept_apart_and_failures_are_shown(tmp_path: Path) -> None:
+    failed = Tally(scenarios=10, faults=Counter({"freeze": 1200}), failed={7: ["a run is lost"]})
+    with opened(tmp_path / "record.json") as record:
+        record.keep(range(10), Tally(scenarios=10), revision="old", simulation=SIMULATION)
+        record.keep(range(10), failed, revision="new", simulation=SIMULATION)
+
+    record = Record(tmp_path / "record.json")
+
+    assert record.part("other").done == []
+    assert [record.part(name).tally.failed for name in ("old", "new")] == [{}, {7: ["a run is lost"]}]
+    text = summary(record)
+    assert "| new | 0..10 | 10 | 0 | 0 | 0 | 1,200 | 0.0 | 0.00 | 1 |" in text
+    assert "| freeze | 1,200 |" in text
+    assert "* seed 7: a run is lost" in text
+
+
+def test_a_record_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    with begin(path) as running:
+        wait_until_something_is_kept(path, running)
+
+        with pytest.raises(RecordInUseError), opened(path):
+            pass
+
+        running.kill()
+
+
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9))), first=st.integers(0, 60), size=st.integers(0, 40)
+)
+def test_what_is_missing_is_what_was_not_done(spans: Sequence[tuple[int, int]], first: int, size: int) -> None:
+    record = Record(Path("/nowhere"))
+    part = record.part(REVISION)
+    part.add([range(start, start + number) for start, number in spans])
+
+    left = [seed for span in missing(range(first, first + size), part.done) for seed in span]
+
+    done = {seed for start, number in spans for seed in range(start, start + number)}
+    assert left == [seed for seed in range(first, first + size) if seed not in done]
