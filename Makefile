@@ -1,6 +1,6 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check static format simulate chaos bench bench-check up down topology clean
+.PHONY: help setup demo test check static format simulate chaos soak overload bench bench-check up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.
@@ -45,6 +45,12 @@ simulate: .venv/.ready  ## Break everything, in virtual time (SEEDS=0..10000, SE
 chaos: setup  ## Break real clusters (SEED= FAULTS= RUNS= MINUTES=, or ARGS="--only broker store")
 	.venv/bin/python -m aiki.testing.chaos $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
 		$(if $(RUNS),--runs $(RUNS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+soak: setup  ## Look for what grows, under load and faults (MINUTES=60 RATE=20 SEED=1), and draw it
+	.venv/bin/python -m bench.soak --minutes $(or $(MINUTES),60) --rate $(or $(RATE),20) --seed $(or $(SEED),1) --picture soak.png
+
+overload: setup  ## Enqueue far more than one slow worker can do (RUNS=100000)
+	.venv/bin/python -m bench.overload --runs $(or $(RUNS),100000)
 
 bench: setup  ## Measure how fast it is, on servers of its own (ROWS="throughput latency" for some)
 	.venv/bin/python -m bench $(ROWS)

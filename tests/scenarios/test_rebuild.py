@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,15 @@ async def test_what_was_stored_survives_the_loss_of_the_broker_and_its_disk(
         assert [await one.wait_for_completion(timeout=PATIENCE) for one in queued] == [3, 4, 5, 6, 7]
         assert len(cluster.world.effects("step-1:begin")) == 5, "what was recorded never runs again"
         assert len(cluster.world.effects("before:begin")) == 3
-        for handle in unstored:
-            await says_that_it_is_lost(client, handle)
+        for lost in unstored:
+            await says_that_it_is_lost(client, lost)
         page = await client.find()
-    assert {run.run_id for run in page.runs} == {one.id for some in (held, asleep, queued) for one in some}
+    assert {run.run_id for run in page.runs} == {*ids_of(held), *ids_of(asleep), *ids_of(queued)}
     assert report["unfinished"] == 13
+
+
+def ids_of(handles: Iterable[Handle[Any]]) -> set[str]:
+    return {handle.id for handle in handles}
 
 
 async def says_that_it_is_lost(client: Client, handle: Handle[Any]) -> None:
