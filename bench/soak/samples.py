@@ -12,7 +12,7 @@ from bench.soak.faults import census_file
 from bench.soak.watched import read_census
 from bench.system import System
 
-__all__ = ["Sample", "queue_lengths", "take_sample"]
+__all__ = ["Sample", "of_rabbitmq", "queue_lengths", "take_sample"]
 
 Sample = Mapping[str, float]
 """By ``who/what``."""
@@ -39,7 +39,7 @@ def take_sample(system: System) -> dict[str, float]:
         if found is not None:
             sample |= {f"{name}/{what}": found[what] for what in ("tasks", "objects") if what in found}
             service.signal(signal.SIGUSR1)  # It answers in its own time; that is read the next time.
-    sample |= {f"rabbitmq/{what}": value for what, value in _of_rabbitmq(system.rabbit)}
+    sample |= {f"rabbitmq/{what}": value for what, value in of_rabbitmq(system.rabbit)}
     sample |= {f"mongodb/{what}": value for what, value in _of_mongodb(system.mongo)}
     return sample
 
@@ -55,7 +55,8 @@ def _of_process(pid: int) -> Iterator[tuple[str, float]]:
         return  # It was just killed, or is being started.
 
 
-def _of_rabbitmq(rabbit: RabbitNode) -> Iterator[tuple[str, float]]:
+def of_rabbitmq(rabbit: RabbitNode) -> Iterator[tuple[str, float]]:
+    """Tell what the broker has, unless it is down."""
     try:
         yield "connections", float(rabbit.evaluate("length(rabbit_networking:connections())"))
         lengths = queue_lengths(rabbit.evaluate(_LENGTHS))
