@@ -120,6 +120,10 @@ class Crew:
             on_lease=lambda: self._on_leases(self.leased),
         )
         other = self._held.get(command.run_id)
+        if other is not None and _is_outdated(command, other.command):
+            # A publish that nobody saw confirmed may arrive at any time. What came of it is held here already.
+            await self._drop(intake, delivery, command)
+            return
         if other is not None and other.pair != command.pair:
             other.fence()  # This is a newer dispatch: the older one is not valid any more.
         self._held[command.run_id] = held
@@ -132,6 +136,13 @@ class Crew:
                 del self._held[command.run_id]
             if held.is_leased:
                 self._on_leases(self.leased)
+
+    async def _drop(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteRun) -> None:
+        log.info("run.outdated", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
+        try:
+            await intake.acknowledge(delivery)
+        except BrokerError as error:  # It comes again, flagged, and is reported and refused.
+            log.debug("run.not_acknowledged", run_id=command.run_id, error=error.message)
 
     async def _report_orphan(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteRun) -> None:
         """Somebody may have started this dispatch, and may still be at it: say so, and do not touch the run."""
@@ -173,3 +184,8 @@ class Crew:
             worker=self._surroundings.worker,
             failure=Failure(type=type(error).__name__, message=str(error)),
         )
+
+
+def _is_outdated(command: ExecuteRun, held: ExecuteRun) -> bool:
+    """Whether *command* is an earlier dispatch of the run than the one that is held. Epochs only grow."""
+    return command.incarnation == held.incarnation and command.pair.epoch < held.pair.epoch

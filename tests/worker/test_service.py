@@ -274,6 +274,28 @@ async def test_rule_3_a_fenced_run_stops_and_records_nothing_more() -> None:
         assert len(await handle.journal()) == 1
 
 
+async def test_rule_1_an_order_that_arrives_after_the_one_that_replaced_it_disturbs_nobody() -> None:
+    shop = Shop()
+    async with an_engine() as engine:
+        client = await engine.client()
+        # Its first holder dies, so that it is dispatched anew.
+        late = await a_command(engine, client, shop.holding, "a")
+        async with a_worker(engine, shop.holding):
+            await eventually(lambda: shop.begun)
+            assert (await client.get(late.run_id)).pair.epoch > late.pair.epoch
+            orchestrator = await engine.connected()
+
+            await orchestrator.send((late,), timeout=SOON)
+
+            await eventually(lambda: not engine.hub.ready("holding@1.0.0") and engine.hub.held("holding@1.0.0") == 1)
+            shop.open.set()
+            result = await client.handle(late.run_id).wait_for_completion(timeout=SOON)
+
+    assert result == ["a-1", "a-2", "a-3"]
+    assert shop.begun == 1
+    assert not shop.stopped
+
+
 async def test_a_cancellation_reaches_the_workflow_and_its_task() -> None:
     shop = Shop()
     async with an_engine() as engine, a_worker(engine, shop.holding) as worker:
