@@ -47,7 +47,7 @@ chaos: setup  ## Break real clusters (SEED= FAULTS= RUNS= MINUTES=, or ARGS="--o
 		$(if $(RUNS),--runs $(RUNS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 soak: setup  ## Look for what grows, under load and faults (MINUTES=60 RATE=20 SEED=1), and draw it
-	.venv/bin/python -m bench.soak --minutes $(or $(MINUTES),60) --rate $(or $(RATE),20) --seed $(or $(SEED),1) --picture soak.png
+	.venv/bin/python -m bench.soak --minutes $(or $(MINUTES),60) --rate $(or $(RATE),20) --seed $(or $(SEED),1) --picture .aiki/soak.png
 
 overload: setup  ## Enqueue far more than one slow worker can do (RUNS=100000)
 	.venv/bin/python -m bench.overload --runs $(or $(RUNS),100000)

@@ -77,6 +77,7 @@ class Soak:
             await task
 
     async def _keep_sampling(self, load: Load) -> None:
+        self._options.samples.parent.mkdir(parents=True, exist_ok=True)
         with self._options.samples.open("w") as lines:
             while True:
                 await asyncio.sleep(self._options.sample_every)
@@ -147,7 +148,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fault-every", type=float, default=5.0, help="seconds between faults (%(default)s)")
     parser.add_argument("--sample-every", type=float, default=5.0, help="seconds between samples (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="what faults and work are drawn from (%(default)s)")
-    parser.add_argument("--samples", type=Path, default=Path("soak.jsonl"), help="where samples go (%(default)s)")
+    parser.add_argument("--samples", type=Path, default=Path(".aiki/soak.jsonl"), help="where samples go (%(default)s)")
     parser.add_argument("--picture", type=Path, help="where a picture goes (PNG; needs matplotlib)")
     return parser.parse_args()
 

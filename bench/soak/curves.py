@@ -94,7 +94,8 @@ def draw(samples: Sequence[Sample], file: Path, *, title: str) -> None:
         panel.set_ylabel(label)
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=6, loc="upper left", ncols=2)
+        if panel.lines:
+            panel.legend(fontsize=6, loc="upper left", ncols=2)
     panels[0].set_title(title, fontsize=9)
     panels[-1].set_xlabel("minutes")
     figure.tight_layout()
