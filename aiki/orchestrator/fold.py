@@ -1,4 +1,4 @@
-"""Folding: what a batch of events makes of one run. Pure but for the tokens, which are drawn here."""
+"""Folding: what a batch of events makes of one run. Pure but for the secret of its tokens, which is drawn here."""
 
 import secrets
 from collections.abc import Sequence
@@ -63,12 +63,13 @@ def fold(
     failed: list[tuple[Event, Exception]] = []
     parked: list[tuple[Event, str]] = []
     refused = 0
-    for event in events:
+    secret = secrets.token_hex(12)
+    for number, event in enumerate(events):
         try:
             if isinstance(event, _NAMES_A_QUEUE):
                 # Whoever wrote it past the client was told nothing; a run without a queue could never go anywhere.
                 check_command_queue(event.queue)
-            decision = decide(run, event, Moment(now, secrets.token_hex(12), retention))
+            decision = decide(run, event, Moment(now, f"{secret}-{number}", retention))
         except Exception as error:  # noqa: BLE001 - The event is parked with this as the reason; its neighbours go on.
             failed.append((event, error))
             continue

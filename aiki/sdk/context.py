@@ -33,7 +33,7 @@ class TaskContext:
         self.idempotency_key = idempotency_key
         """The same on each attempt and after each crash: hand it to the systems that the task calls."""
         self._on_heartbeat = on_heartbeat
-        self._cancelled = Event()
+        self._is_cancelled = False
 
     @property
     def logger(self) -> Logger:
@@ -43,11 +43,13 @@ class TaskContext:
     @property
     def cancelled(self) -> bool:
         """Whether nobody waits for the result any more. An ``async`` task is cancelled; a thread has to look."""
-        return self._cancelled.is_set()
+        return self._is_cancelled
 
     def wait_cancelled(self, timeout: float) -> bool:
         """Block the thread of a plain function until the attempt is cancelled, at most *timeout* seconds."""
-        return self._cancelled.wait(timeout)
+        # Made by whoever waits first, in one step that no other thread comes between: most attempts need none.
+        news: Event = self.__dict__.setdefault("_news", Event())
+        return self._is_cancelled or news.wait(timeout)
 
     def heartbeat(self, progress: Any = None) -> None:
         """Say that the task is alive: its ``heartbeat_timeout`` begins anew. As cheap as a function call.
@@ -60,4 +62,7 @@ class TaskContext:
 
     def cancel(self) -> None:
         """Tell the task that nobody waits for it any more. Called by the worker."""
-        self._cancelled.set()
+        self._is_cancelled = True
+        news: Event | None = self.__dict__.get("_news")
+        if news is not None:
+            news.set()

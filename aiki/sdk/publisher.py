@@ -142,9 +142,7 @@ class EventPublisher:
         They are sent again until then. Who cancels the future withdraws what was not sent.
         """
         confirmed = [self._post(event, None).confirmed for event in events]
-        if len(confirmed) == 1:
-            return confirmed[0]
-        return asyncio.ensure_future(_all_of(confirmed))
+        return confirmed[0] if len(confirmed) == 1 else _all_of(confirmed)
 
     def forget(self, run_id: str, pair: Pair | None = None) -> None:
         """Send nothing more of what waits for *run_id* (of its dispatch *pair* only), and tell those who wait so."""
@@ -252,8 +250,32 @@ class EventPublisher:
             letter.perhaps_sent |= letter.confirmed.cancel()
 
 
-async def _all_of(confirmed: Sequence[asyncio.Future[None]]) -> None:
-    await asyncio.gather(*confirmed)
+def _all_of(confirmed: Sequence[asyncio.Future[None]]) -> asyncio.Future[None]:
+    """Make a future of several: done when the last of them is, failed as soon as one is, cancelled with all."""
+    whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(confirmed)
+
+    def on_one(one: asyncio.Future[None]) -> None:
+        nonlocal left
+        left -= 1
+        if whole.done():
+            return
+        if one.cancelled():
+            whole.cancel()
+        elif (error := one.exception()) is not None:
+            whole.set_exception(error)
+        elif left == 0:
+            whole.set_result(None)
+
+    def on_whole(_whole: asyncio.Future[None]) -> None:
+        if whole.cancelled():
+            for one in confirmed:
+                one.cancel()
+
+    for one in confirmed:
+        one.add_done_callback(on_one)
+    whole.add_done_callback(on_whole)
+    return whole
 
 
 def _patience(batch: list[_Letter]) -> float:

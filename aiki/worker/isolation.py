@@ -67,15 +67,16 @@ def _guarded(start: Callable[[threading.Thread], None]) -> Callable[[threading.T
 class driving:  # noqa: N801 - reads as the statement that it is, and is cheaper than a generator
     """Inside the ``with`` block, the code that runs on this thread is a workflow's."""
 
-    __slots__ = ("_nested",)
+    __slots__ = ("_nested", "_thread")
 
     def __enter__(self) -> None:
-        self._nested = get_ident() in _threads
-        _threads.add(get_ident())
+        self._thread = thread = get_ident()
+        self._nested = thread in _threads
+        _threads.add(thread)
 
     def __exit__(self, *exc_info: object) -> None:
         if not self._nested:
-            _threads.discard(get_ident())
+            _threads.discard(self._thread)
 
 
 @contextmanager

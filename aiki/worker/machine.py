@@ -153,7 +153,7 @@ class Machine:
         """Have the machine move once more, soon."""
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self._guarded, self._move)
+            self._loop.call_soon(self._guarded, self._move_as_pushed)
 
     def _guarded(self, step: Callable[..., None], *args: Any) -> None:
         try:
@@ -161,8 +161,11 @@ class Machine:
         except Exception as error:  # noqa: BLE001 - a defect of ours ends the execution, which raises it
             self._conclude(error)
 
-    def _move(self) -> None:
+    def _move_as_pushed(self) -> None:
         self._is_scheduled = False
+        self._move()
+
+    def _move(self) -> None:
         if self._is_ending or not self._may_begin or self._publishing is not None:
             return
         replay = self._replay
@@ -305,7 +308,7 @@ class Machine:
             return
         for fact, entry in zip(batch.facts, batch.entries, strict=True):
             self._follow_up(fact, entry)
-        self._push()
+        self._move()
 
     def _follow_up(self, fact: Fact, entry: JournalEntry) -> None:
         """Do what had to wait until an entry was confirmed."""

@@ -66,6 +66,8 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         self._arrived: list[Delivery[T]] = []
         # Delivery → consumer, in order: what is acknowledged from the front on takes a single frame.
         self._unacknowledged: dict[int, str] = {}
+        self._done: set[int] = set()
+        """What is to be acknowledged with the next write."""
         self._awakened = asyncio.Event()
         self._writing = asyncio.Lock()
         self._lost: str | None = None
@@ -106,7 +108,10 @@ class RabbitSubscription(Subscription[T], Generic[T]):
             await self._awakened.wait()
 
     async def acknowledge(self, deliveries: Sequence[Delivery[T]]) -> None:
-        """Acknowledge what comes first of everything delivered with one frame, and the rest one by one."""
+        """Acknowledge what comes first of everything delivered with one frame, and the rest one by one.
+
+        What several callers acknowledge in the same moment leaves with one write.
+        """
         self._check()
         await self._acknowledge({delivery.tag for delivery in deliveries})
 
@@ -234,11 +239,16 @@ class RabbitSubscription(Subscription[T], Generic[T]):
                 await asyncio.sleep(PARK_AGAIN_SECONDS)
 
     async def _acknowledge(self, tags: set[int]) -> None:
+        self._done |= tags
+        await asyncio.sleep(0)  # Whoever comes in the same moment goes along.
         # One at a time, from the choice of frames to their place in the driver's queue: when that is full, whoever
         # comes later may overtake whoever waits, and the broker closes the channel over a tag that it does not expect.
         async with self._writing:
             self._check()
-            frames = self._take(tags)
+            if self._done.isdisjoint(tags):
+                return  # Somebody took ours along.
+            done, self._done = self._done, set()
+            frames = self._take(done)
             if frames:
                 await self._write(frames)
 
