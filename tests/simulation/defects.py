@@ -2,22 +2,21 @@
 """Defects to seed: each takes away one thing that a promise rests on. The simulation has to notice every one."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["DEFECTS", "Defect"]
+__all__ = ["DEFECTS", "RULES", "Change", "Defect"]
+
+RULES = range(1, 19)
+"""Those that keep the promises, as the design numbers them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Defect:
-    """A change of the code that breaks it."""
+class Change:
+    """A change of one file."""
 
-    name: str
     path: str
     before: str
     after: str
-    rule: str
-    """What it breaks, of the rules of the design."""
-    also: tuple[tuple[str, str], ...] = ()
-    """Further changes of the same file, without which the first makes no difference."""
 
     def applied_to(self, text: str) -> str:
         """Break *text*, the content of the file.
@@ -25,119 +24,570 @@ class Defect:
         Raises:
             LookupError: the code has changed, and so must the defect.
         """
-        for before, after in ((self.before, self.after), *self.also):
-            if before not in text:
-                raise LookupError(f"{self.path} has no {before!r}")
-            text = text.replace(before, after)
-        return text
+        if self.before not in text:
+            raise LookupError(f"{self.path} has no {self.before!r}")
+        return text.replace(self.before, self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """What breaks the code, and where that shows."""
+
+    name: str
+    rule: int | None
+    """What it breaks, of the rules of the design; ``None``: another promise of it."""
+    profile: str
+    """The profile of the seeds that are tried."""
+    seeds: str
+    """A range of seeds, of which one that has the profile notices it."""
+    changes: tuple[Change, ...]
+    is_uncertain: bool = False
+    """Whether it shows only when nobody knows what was written."""
+
+    def broken(self, root: Path) -> dict[str, str]:
+        """Break the files of *root*: gives their new contents by their paths."""
+        texts: dict[str, str] = {}
+        for change in self.changes:
+            text = texts.get(change.path) or (root / change.path).read_text(encoding="utf-8")
+            texts[change.path] = change.applied_to(text)
+        return texts
 
 
 DEFECTS = (
     Defect(
         "an order is sent again under the same pair",
-        "aiki/engine/dispatching.py",
-        "        pair=Pair(run.pair.epoch + 1, moment.token),",
-        "        pair=run.pair if recovering and run.pair.epoch else Pair(run.pair.epoch + 1, moment.token),",
-        "1",
+        1,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/dispatching.py",
+                "        pair=Pair(run.pair.epoch + 1, moment.token),",
+                "        pair=run.pair if recovering and run.pair.epoch else Pair(run.pair.epoch + 1, moment.token),",
+            ),
+        ),
+    ),
+    Defect(
+        "a dispatch has as many holders as say so",
+        1,
+        "copies",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "    return event.pair == run.pair and run.holder == event.worker",
+                "    return event.pair == run.pair",
+            ),
+        ),
+    ),
+    Defect(
+        "a second holder takes the place of the first",
+        1,
+        "copies",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "    if event.pair != run.pair or run.holder not in (None, event.worker):\n        return fence(run, event)\n    if run.status is RunStatus.RUNNING:",
+                "    if event.pair != run.pair:\n        return fence(run, event)\n    if run.status is RunStatus.RUNNING and run.holder == event.worker:",
+            ),
+            Change(
+                "aiki/engine/holding.py",
+                "    if run.status is not RunStatus.QUEUED:\n        # Paused",
+                "    if run.status not in (RunStatus.QUEUED, RunStatus.RUNNING):\n        # Paused",
+            ),
+        ),
     ),
     Defect(
         "a cause that comes again is believed to have been sent",
-        "aiki/engine/decide.py",
-        "    marker = doubt(run, moment)\n    if not isinstance",
-        "    marker: tuple[()] = ()\n    if not isinstance",
-        "2",
-    ),
-    Defect(
-        "a redelivered order is executed",
-        "aiki/worker/crew.py",
-        "            case ExecuteRun() as command if delivery.redelivered:",
-        "            case ExecuteRun() as command if False:",
-        "2, DESIGN 4",
-    ),
-    Defect(
-        "an end that was told is not told again",
-        "aiki/engine/holding.py",
-        "    if run.status.is_final:\n        return Decision(run, commands=outcome(run, moment))\n    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n    return None",
-        "    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n    return None",
-        "8",
-    ),
-    Defect(
-        "events are acknowledged before they are stored",
-        "aiki/orchestrator/consumer.py",
-        "                await self._handle(part)\n                await subscription.acknowledge(part)",
-        "                await subscription.acknowledge(part)\n                await self._handle(part)",
-        "DESIGN 1",
-    ),
-    Defect(
-        "a run rests though what it waits for is there",
-        "aiki/engine/holding.py",
-        "    return due or run.cancel_requested is not None or any(wakes(run.waits, item) for item in run.inbox)",
-        "    return due or run.cancel_requested is not None",
-        "10",
-    ),
-    Defect(
-        "a command is acknowledged before the run has ended",
-        "aiki/worker/holding.py",
-        "        try:\n            workflow = self._surroundings.registry.workflow(",
-        "        await self._acknowledge()\n        try:\n            workflow = self._surroundings.registry.workflow(",
-        "DESIGN 1",
-    ),
-    Defect(
-        "what was not confirmed is not sent again",
-        "aiki/sdk/publisher.py",
-        "            for letter in batch:\n                letter.perhaps_sent = True\n            return _try_again(lane, error)",
-        "            _confirm(lane)\n            return True",
-        "DESIGN 3",
-    ),
-    Defect(
-        "timers are not loaded with a partition",
-        "aiki/orchestrator/timers.py",
-        "        self._loads_at = self._clock.now()\n        self._changed.set()",
-        "        self._loads_at = self._loads_at + timedelta(days=1)",
-        "9",
+        2,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/decide.py",
+                "    marker = doubt(run, moment)\n    if not isinstance",
+                "    marker: tuple[()] = ()\n    if not isinstance",
+            ),
+        ),
     ),
     Defect(
         "a marker dispatches whatever has come before it",
-        "aiki/engine/dispatching.py",
-        "    return Decision(run, refused=True)\n\n\ndef awaits_elsewhere",
-        "    return dispatched(run, event.id, moment)\n\n\ndef awaits_elsewhere",
-        "2",
+        2,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/dispatching.py",
+                "    return Decision(run, refused=True)\n\n\ndef awaits_elsewhere",
+                "    return dispatched(run, event.id, moment)\n\n\ndef awaits_elsewhere",
+            ),
+        ),
     ),
     Defect(
         "a cause that comes again is never unsent",
-        "aiki/orchestrator/partition.py",
-        "        settled = await self._settle(groups, again=again)",
-        "        settled = await self._settle(groups, again=False)",
-        "2",
+        2,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/orchestrator/partition.py",
+                "self._settle(groups, again=again, ",
+                "self._settle(groups, again=False, ",
+            ),
+        ),
+    ),
+    Defect(
+        "a redelivered order is executed",
+        2,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/crew.py",
+                "            case ExecuteRun() as command if delivery.redelivered:",
+                "            case ExecuteRun() as command if False:",
+            ),
+        ),
+    ),
+    Defect(
+        "the epoch of what a holder says is not looked at",
+        3,
+        "zombies",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "    return event.pair == run.pair and run.holder == event.worker",
+                "    return True",
+            ),
+            Change(
+                "aiki/engine/holding.py",
+                " or any(entry.epoch != run.pair.epoch for entry in entries):",
+                ":",
+            ),
+        ),
+    ),
+    Defect(
+        "whoever is refused is not told",
+        3,
+        "copies",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/dispatching.py",
+                "    return Decision(run, commands=(notice,), refused=True)",
+                "    return Decision(run, refused=True)",
+            ),
+        ),
+    ),
+    Defect(
+        "a recovery counts whatever was learnt",
+        4,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/dispatching.py",
+                "    if run.last_seq > run.base_seq:\n        return 0\n",
+                "",
+            ),
+        ),
+    ),
+    Defect(
+        "a lost worker never counts",
+        4,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/dispatching.py",
+                "    return run.recoveries + 1 if run.holder is not None else run.recoveries",
+                "    return run.recoveries",
+            ),
+        ),
+    ),
+    Defect(
+        "the cache survives a new subscription and a redelivery",
+        5,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/orchestrator/partition.py",
+                "self._cache.clear()",
+                "pass",
+            ),
+        ),
+    ),
+    Defect(
+        "what is refused from memory is refused for good",
+        5,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/orchestrator/partition.py",
+                "self._cache.clear()",
+                "pass",
+            ),
+            Change(
+                "aiki/orchestrator/partition.py",
+                "        doubtful = {one.run_id for one in folded if one.is_doubtful} - loaded",
+                "        doubtful: set[str] = set()",
+            ),
+        ),
+    ),
+    Defect(
+        "a dispatch forgets how far the journal went",
+        6,
+        "anything",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/dispatching.py",
+                "        base_seq=run.last_seq,",
+                "        base_seq=run.base_seq,",
+            ),
+        ),
+    ),
+    Defect(
+        "entries of an older epoch count",
+        6,
+        "wipes",
+        "0..400",
+        (
+            Change(
+                "aiki/adapters/store/embedded/runs.py",
+                "          AND (seq <= runs.base_seq OR journal.epoch = runs.epoch)\n",
+                "",
+            ),
+            Change(
+                "aiki/adapters/store/embedded/journal.py",
+                "AND (seq <= ? OR epoch = ?)",
+                "AND (seq <= ? OR epoch <= ?)",
+            ),
+        ),
+        is_uncertain=True,
+    ),
+    Defect(
+        "what was learnt by half is not learnt again",
+        6,
+        "halves",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "    after = learnt(grown, tuple(entry for entry in entries if entry.seq > run.learnt_seq))",
+                "    after = learnt(grown, new)",
+            ),
+        ),
+        is_uncertain=True,
+    ),
+    Defect(
+        "what an older epoch left behind is never replaced",
+        6,
+        "wipes",
+        "0..400",
+        (
+            Change(
+                "aiki/adapters/store/rules.py",
+                "    if there.epoch < entry.epoch and entry.seq > base_seq:\n        return Conflict.REPLACEABLE\n",
+                "",
+            ),
+        ),
+        is_uncertain=True,
+    ),
+    Defect(
+        "a gap is not noticed",
+        7,
+        "wipes",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "    if [entry.seq for entry in new] != [*expected] or any(",
+                "    if any(",
+            ),
+        ),
+    ),
+    Defect(
+        "events that are sent again change their order",
+        7,
+        "haste",
+        "0..400",
+        (
+            Change(
+                "aiki/sdk/publisher.py",
+                "        self.waiting.extendleft(reversed(self.flying))",
+                "        self.waiting.extend(self.flying)",
+            ),
+        ),
+    ),
+    Defect(
+        "an end that was told is not told again",
+        8,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "    if run.status.is_final:\n        return Decision(run, commands=outcome(run, moment))\n    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n    return None",
+                "    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n    return None",
+            ),
+        ),
+    ),
+    Defect(
+        "a task that was given to others is not given again",
+        8,
+        "halves",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "    if decision.run is None or not is_under_way(decision.run, event.task_id):",
+                "    if decision.run is None or decision.run.last_seq == run.last_seq:",
+            ),
+        ),
+    ),
+    Defect(
+        "timers are not loaded with a partition",
+        9,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/orchestrator/timers.py",
+                "        self._loads_at = self._clock.now()\n        self._changed.set()",
+                "        self._loads_at = self._loads_at + timedelta(days=1)",
+            ),
+        ),
+    ),
+    Defect(
+        "a timer that was not sent is forgotten",
+        9,
+        "halves",
+        "0..400",
+        (
+            Change(
+                "aiki/orchestrator/timers.py",
+                "            await self._broker.send(events, timeout=self._settings.send_timeout)\n            self._stats.timers_fired += len(due)\n            for timer in due:\n                self._note_fired(timer)",
+                "            for timer in due:\n                self._note_fired(timer)\n            await self._broker.send(events, timeout=self._settings.send_timeout)",
+            ),
+        ),
+    ),
+    Defect(
+        "a run rests though what it waits for is there",
+        10,
+        "echoes",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "    return due or run.cancel_requested is not None or any(wakes(run.waits, item) for item in run.inbox)",
+                "    return due or run.cancel_requested is not None",
+            ),
+        ),
+    ),
+    Defect(
+        "a worker goes by its own clock alone",
+        10,
+        "anything",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/machine.py",
+                "        self._clock_offset = max(timedelta(), command.now - host.clock.now())",
+                "        self._clock_offset = timedelta()",
+            ),
+        ),
+    ),
+    Defect(
+        "an event that failed twice is dropped",
+        11,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/adapters/broker/memory/queues.py",
+                "        self.held -= len(messages)\n        # Everybody",
+                "        self.held -= len(messages)\n        messages = [message for message in messages if not (message.redelivered and self._single_active)]\n        for message in messages:\n            message.redelivered = True\n        # Everybody",
+            ),
+            Change(
+                "aiki/adapters/broker/memory/queues.py",
+                "        for message in messages:\n            message.redelivered = True\n        self.held",
+                "        self.held",
+            ),
+        ),
     ),
     Defect(
         "outcomes are handed out in another order than they came",
-        "aiki/worker/history.py",
-        "self._consume(heappop(self._consumable))",
-        "self._consume(self._consumable.pop())",
-        "12",
+        12,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/history.py",
+                "self._consume(heappop(self._consumable))",
+                "self._consume(self._consumable.pop())",
+            ),
+        ),
     ),
     Defect(
-        "a workflow sees what is not confirmed yet",
-        "aiki/worker/machine.py",
-        "                self._publish(batch.events, partial(self._on_confirmed, batch))",
-        "                asyncio.ensure_future(self._host.publish(batch.events))\n                self._on_confirmed(batch)",
-        "13",
+        "what is new begins before what led to it is confirmed",
+        13,
+        "zombies",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/machine.py",
+                "            self._publish(batch.events, partial(self._on_confirmed, batch))",
+                "            asyncio.ensure_future(self._host.publish(batch.events))\n            self._on_confirmed(batch)",
+            ),
+        ),
     ),
     Defect(
         "a resumed run does not learn what time it is",
-        "aiki/worker/machine.py",
-        "            self._recorder.learn(Fact(kind=EntryKind.CLOCK, at=self._now()))",
-        "            pass",
-        "13",
+        13,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/machine.py",
+                "            self._recorder.learn(Fact(kind=EntryKind.CLOCK, at=self._now()))",
+                "            pass",
+            ),
+        ),
+    ),
+    Defect(
+        "what was cancelled does not keep its number",
+        14,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/replay.py",
+                "        self.pending.pop(operation.id, None)\n        if not",
+                "        self.pending.pop(operation.id, None)\n        self._counts[operation.id.rpartition('#')[0]] -= 1\n        if not",
+            ),
+        ),
+    ),
+    Defect(
+        "a payload passes through a string of the store",
+        15,
+        "anything",
+        "0..400",
+        (
+            Change(
+                "aiki/codec/documents.py",
+                'def text_of(stored: str | bytes) -> str:\n    """Read what ``storable_text`` wrote."""\n    return stored',
+                'def text_of(stored: str | bytes) -> str:\n    """Read what ``storable_text`` wrote."""\n    return stored.encode(\'ascii\', \'replace\').decode()',
+            ),
+        ),
+    ),
+    Defect(
+        "a forgotten run leaves its journal",
+        16,
+        "echoes",
+        "0..400",
+        (
+            Change(
+                "aiki/adapters/store/embedded/runs.py",
+                "        remove_journal(connection, run_id, incarnation)\n",
+                "",
+            ),
+        ),
+    ),
+    Defect(
+        "a client's event counts each time",
+        17,
+        "echoes",
+        "0..400",
+        (
+            Change(
+                "aiki/engine/decide.py",
+                "    if isinstance(event, _CLIENT_EVENTS) and event.id in run.seen:",
+                "    if isinstance(event, _CLIENT_EVENTS) and event.id == '':",
+            ),
+        ),
+    ),
+    Defect(
+        "each attempt on another worker has the id of the first",
+        18,
+        "anything",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/machine.py",
+                "source=id_of(command.run_id, command.incarnation, operation.id, launch),",
+                "source=id_of(command.run_id, command.incarnation, operation.id, 1),",
+            ),
+        ),
+    ),
+    Defect(
+        "events are acknowledged before they are stored",
+        None,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/orchestrator/consumer.py",
+                "                await self._handle(part)\n                await subscription.acknowledge(part)",
+                "                await subscription.acknowledge(part)\n                await self._handle(part)",
+            ),
+        ),
+    ),
+    Defect(
+        "a command is acknowledged before the run has ended",
+        None,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/holding.py",
+                "        try:\n            workflow = self._surroundings.registry.workflow(",
+                "        await self._acknowledge()\n        try:\n            workflow = self._surroundings.registry.workflow(",
+            ),
+        ),
+    ),
+    Defect(
+        "what was not confirmed is not sent again",
+        None,
+        "haste",
+        "0..400",
+        (
+            Change(
+                "aiki/sdk/publisher.py",
+                "            for letter in batch:\n                letter.perhaps_sent = True\n            return _try_again(lane, error)",
+                "            _confirm(lane)\n            return True",
+            ),
+        ),
     ),
     Defect(
         "an orphan's order is acknowledged before it is reported",
-        "aiki/worker/crew.py",
-        "            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))\n"
-        "            await intake.acknowledge(delivery)",
-        "            await intake.acknowledge(delivery)\n"
-        "            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))",
-        "DESIGN 4",
+        None,
+        "losses",
+        "0..400",
+        (
+            Change(
+                "aiki/worker/crew.py",
+                "            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))\n            await intake.acknowledge(delivery)",
+                "            await intake.acknowledge(delivery)\n            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))",
+            ),
+        ),
+    ),
+    Defect(
+        "a commit is not conditional on the revision",
+        None,
+        "contested",
+        "0..400",
+        (
+            Change(
+                "aiki/adapters/store/embedded/runs.py",
+                "        guard = (storable_text(before.run_id), before.revision, storable_text(before.incarnation))",
+                "        (there,) = connection.execute('SELECT revision FROM runs WHERE run_id = ?', (before.run_id,)).fetchone()\n        guard = (storable_text(before.run_id), there, storable_text(before.incarnation))",
+            ),
+        ),
+        is_uncertain=True,
     ),
 )

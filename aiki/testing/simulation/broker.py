@@ -53,7 +53,11 @@ class _Subscription(MemorySubscription[T]):
     async def acknowledge(self, deliveries: Sequence[Delivery[T]]) -> None:
         """Tell the broker; whether it hears is another matter."""
         self.check()
-        self._broker.post(f"acknowledge {len(deliveries)} of {self.names}", lambda: self.settle(deliveries))
+        self._broker.post(f"acknowledge {len(deliveries)} of {self.names}", lambda: self._settle_all(deliveries))
+
+    def _settle_all(self, deliveries: Sequence[Delivery[T]]) -> None:
+        self._broker.on_settled([delivery.body for delivery in deliveries if delivery.tag in self._unacknowledged])
+        self.settle(deliveries)
 
     async def stop(self) -> None:
         """Take nothing more."""
@@ -75,6 +79,8 @@ class SimulatedBroker(MemoryBroker):
         super().__init__(hub)
         self.link = link
         self._on_order = on_order
+        self.on_settled: Callable[[Sequence[Any]], None] = lambda bodies: None
+        """Is shown what the broker forgets because it was acknowledged."""
         self._correlations = count(1)
 
     async def start(self) -> None:

@@ -1,11 +1,12 @@
 """Faults: what goes wrong in a simulation, when, and to whom.
 
-A fault belongs to a step: the n-th time that any process asks something of the world.
-So a list of faults can be read, written down and shortened, and what is left of it
-still means the same.
+A fault belongs to a step: the n-th time that any process asks something of the world, or the
+n-th time that one asks for what the fault aims at. So a list of faults can be read, written
+down and shortened, and what is left of it still means the same.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -13,7 +14,7 @@ from aiki.testing.simulation.loop import Process
 from aiki.testing.simulation.network import Fate
 from aiki.testing.simulation.world import Member, World
 
-__all__ = ["KINDS", "Fault", "Injector", "draw_faults"]
+__all__ = ["KINDS", "UNCERTAIN", "Fault", "Injector", "draw_faults"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,18 @@ class Fault:
     kind: str
     size: float
     """From 0 to 1: how long it lasts, or which of several it hits, as the kind says."""
+    aim: str = ""
+    """What alone counts as a step; empty: everything."""
 
     def __str__(self) -> str:
-        return f"{self.step}:{self.kind}:{self.size:.3f}"
+        return f"{self.step}{'@' * bool(self.aim)}{self.aim}:{self.kind}:{self.size:.3f}"
 
     @classmethod
     def load(cls, text: str) -> "Fault":
         """Read what ``str`` has written."""
-        step, kind, size = text.split(":")
-        return cls(int(step), kind, float(size))
+        when, kind, size = text.split(":")
+        step, _, aim = when.partition("@")
+        return cls(int(step), kind, float(size), aim)
 
 
 Strike = Callable[[World, Member, float], Fate | None]
@@ -58,6 +62,18 @@ def _kill_other(world: World, member: Member, size: float) -> None:
     others = [other for other in world.members.values() if other.is_up]
     if others:
         world.kill(others[int(size * len(others)) % len(others)], after=_seconds(size, 5.0))
+
+
+def _die_halfway(world: World, member: Member, size: float) -> Fate:
+    """Die while the other end does only some of what it is asked for."""
+    world.kill(member, after=_seconds(size, 20.0))
+    return Fate(partial=True)
+
+
+def _die_late(world: World, member: Member, size: float) -> Fate:
+    """Die, and be heard only when nobody expects it any more."""
+    world.kill(member, after=_seconds(1 - size, 20.0))
+    return Fate(delay=_seconds(size, 60.0))
 
 
 def _lose_machine(world: World, member: Member, size: float) -> Fate:
@@ -101,12 +117,33 @@ def _hold_up(world: World, member: Member, size: float) -> Fate:
     return Fate(delay=_seconds(size, 40.0), breaks=True)
 
 
+def _slow_down(world: World, member: Member, size: float) -> Fate:
+    return Fate(delay=_seconds(size, 5.0))
+
+
 def _restart_broker(world: World, member: Member, size: float) -> None:
     world.restart_broker(seconds=_seconds(size, 20.0))
 
 
 def _wipe_broker(world: World, member: Member, size: float) -> None:
     world.wipe_broker(seconds=_seconds(size, 20.0))
+
+
+def _wipe_unheard(world: World, member: Member, size: float) -> None:
+    """Lose the broker with what it had confirmed while no orchestrator could hear of it."""
+    for other in list(world.members.values()):
+        if "orchestrator" in other.parts:
+            world.cut_off(other, seconds=_seconds(size, 60.0))
+    world.loop.later(_seconds(size, 30.0), lambda: world.wipe_broker(seconds=_seconds(1 - size, 2.0)))
+
+
+def _wipe_late(world: World, member: Member, size: float) -> Fate:
+    """Lose the broker, and who wrote what it had heard of; that arrives when the run has been begun anew."""
+    late = _seconds(0.6 + 0.4 * size, 60.0)
+    world.kill(member, after=0.5)
+    world.wipe_broker(seconds=0.5)
+    world.loop.later(late + 0.5, lambda: world.restart_broker(seconds=0.1))
+    return Fate(delay=late)
 
 
 def _lose_store(world: World, member: Member, size: float) -> None:
@@ -121,39 +158,71 @@ def _terminate(world: World, member: Member, size: float) -> None:
     world.end(member)
 
 
-KINDS: dict[str, tuple[int, Strike]] = {
-    "kill-before": (4, _kill_before),
-    "kill-after": (6, _kill_after),
-    "kill-other": (3, _kill_other),
-    "lose-machine": (2, _lose_machine),
-    "freeze": (5, _freeze),
-    "disconnect": (3, _disconnect),
-    "cut-off": (2, _cut_off),
-    "break": (4, _break),
-    "lose-request": (3, _lose_request),
-    "lose-answer": (5, _lose_answer),
-    "partly": (5, _do_partly),
-    "twice": (3, _do_twice),
-    "hold-up": (4, _hold_up),
-    "restart-broker": (2, _restart_broker),
-    "wipe-broker": (2, _wipe_broker),
-    "lose-store": (2, _lose_store),
-    "step-clock": (1, _step_clock),
-    "terminate": (3, _terminate),
+KINDS: Mapping[str, Strike] = {
+    "kill-before": _kill_before,
+    "kill-after": _kill_after,
+    "kill-other": _kill_other,
+    "die-halfway": _die_halfway,
+    "die-late": _die_late,
+    "lose-machine": _lose_machine,
+    "freeze": _freeze,
+    "disconnect": _disconnect,
+    "cut-off": _cut_off,
+    "break": _break,
+    "lose-request": _lose_request,
+    "lose-answer": _lose_answer,
+    "partly": _do_partly,
+    "twice": _do_twice,
+    "hold-up": _hold_up,
+    "slow": _slow_down,
+    "restart-broker": _restart_broker,
+    "wipe-broker": _wipe_broker,
+    "wipe-unheard": _wipe_unheard,
+    "wipe-late": _wipe_late,
+    "lose-store": _lose_store,
+    "step-clock": _step_clock,
+    "terminate": _terminate,
 }
-"""How often each kind of fault is drawn, relative to the others, and what it does."""
+"""What each kind of fault does."""
+
+UNCERTAIN = frozenset({"die-halfway", "die-late", "partly", "hold-up", "lose-answer", "slow", "wipe-late"})
+"""After these nobody knows whether, or when, something was written."""
 
 
-def draw_faults(random: Random) -> list[Fault]:
-    """Draw what goes wrong in one simulation."""
-    names = list(KINDS)
-    weights = [KINDS[name][0] for name in names]
-    number = random.choice((1, 2, 3, 4, 6, 8, 12))
+def _says(*names: str) -> Callable[[str], bool]:
+    opened = tuple(f"{name}(" for name in names)
+    return lambda what: what.startswith(">") and any(name in what for name in opened)
+
+
+AIMS: Mapping[str, Callable[[str], bool]] = {
+    "": lambda what: True,
+    "order": _says("ExecuteRun", "ExecuteTask"),
+    "start": _says("RunStarted"),
+    "fact": _says("JournalAppended", "TaskScheduled"),
+    "end": _says("RunSuspended", "RunCompleted", "RunFailed"),
+    "word": _says("RunRequested", "SignalSent", "CancelRequested", "PauseRequested", "ResumeRequested"),
+    "orphan": _says("RunOrphaned"),
+    "timer": _says("TimerFired"),
+    "finish": _says("TaskFinished", "AnnounceOutcome"),
+    "commit": lambda what: what.startswith("store.commit"),
+    # What changes a run because of what was learnt: two writes, of which one may work and the other not.
+    "lesson": lambda what: what.startswith("store.commit") and "learns+moves" in what,
+    "taken": lambda what: what.startswith("acknowledge") and "aiki.events" in what,
+}
+"""What faults may aim at."""
+
+
+def draw_faults(random: Random, kinds: Mapping[str, int], numbers: tuple[int, ...]) -> list[Fault]:
+    """Draw what goes wrong in one simulation: of *kinds*, which may be aimed (``partly@commit``), by their weights."""
+    names = list(kinds)
+    weights = list(kinds.values())
     horizon = random.choice((30, 60, 100))
-    faults = [
-        Fault(random.randint(1, horizon), random.choices(names, weights)[0], round(random.random(), 3))
-        for _ in range(number)
-    ]
+    faults: list[Fault] = []
+    for _ in range(random.choice(numbers)):
+        kind, _, aim = random.choices(names, weights)[0].partition("@")
+        # Of what is aimed at there is less.
+        step = random.randint(1, random.choice((3, 10, 20)) if aim else horizon)
+        faults.append(Fault(step, kind, round(random.random(), 3), aim))
     return sorted(faults, key=lambda fault: fault.step)
 
 
@@ -162,21 +231,29 @@ class Injector:
 
     def __init__(self, world: World, faults: list[Fault]) -> None:
         self._world = world
-        self._faults: dict[int, list[Fault]] = {}
+        self._faults: dict[tuple[str, int], list[Fault]] = {}
         for fault in faults:
-            self._faults.setdefault(fault.step, []).append(fault)
-        self._last = max(self._faults, default=0)
+            self._faults.setdefault((fault.aim, fault.step), []).append(fault)
+        self._aims = {aim: AIMS[aim] for aim in dict.fromkeys(fault.aim for fault in faults)}
+        self._steps: Counter[str] = Counter()
+        self._last = max((fault.step for fault in faults if not fault.aim), default=0)
 
     @property
     def is_done(self) -> bool:
-        """Whether all of it has happened."""
+        """Whether all of it has happened, but for what aims at something that may never come."""
         return self._world.network.steps >= self._last
 
     def on_step(self, number: int, process: Process, what: str) -> Fate | None:
         """Let happen what belongs to this step."""
         fate: Fate | None = None
-        for fault in self._faults.get(number, ()):
-            member = next(member for member in self._world.members.values() if member.process is process)
-            fate = KINDS[fault.kind][1](self._world, member, fault.size) or fate
-            self._world.network.say("world", f"! {fault}")
+        for aim, is_meant in self._aims.items():
+            if is_meant(what):
+                self._steps[aim] += 1
+                for fault in self._faults.get((aim, self._steps[aim]), ()):
+                    fate = self._strike(fault, process) or fate
         return fate
+
+    def _strike(self, fault: Fault, process: Process) -> Fate | None:
+        member = next(member for member in self._world.members.values() if member.process is process)
+        self._world.network.say("world", f"! {fault}")
+        return KINDS[fault.kind](self._world, member, fault.size)

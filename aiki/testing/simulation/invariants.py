@@ -1,19 +1,31 @@
 """What must hold in every simulation, whatever went wrong."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from aiki.engine.events import (
+    CancelRequested,
+    Event,
+    JournalAppended,
+    PauseRequested,
+    ResumeRequested,
+    RunRequested,
+    SignalSent,
+    TaskScheduled,
+)
 from aiki.engine.ids import idempotency_key_of
 from aiki.engine.journal import EntryKind, JournalEntry
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.ports.store import RunChange
 from aiki.sdk.context import TaskContext
+from aiki.testing.simulation.ledger import Ledger, brief
 from aiki.testing.simulation.loop import running_process
 from aiki.testing.simulation.store import done_at_once
-from aiki.testing.simulation.world import World
+from aiki.testing.simulation.workload import Job
+from aiki.testing.simulation.world import Member, World
 
 __all__ = ["Watch"]
 
@@ -28,17 +40,25 @@ _OUTCOMES = frozenset(
     }
 )
 
+# So long a holder that lost its run may go on: until its lease is over, by a clock that may have been set back.
+FENCED_SECONDS = 60.0
+
+# One that was frozen does what it was about to do before it learns anything.
+WAKING_SECONDS = 5.0
+
 
 class Watch:
     """Looks at everything that is stored and executed, and notes what must not be."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, jobs: Sequence[Job]) -> None:
         self.violations: list[str] = []
         self.executions = 0
         self._world = world
-        self._runs: dict[str, RunState] = {}
+        self._jobs = jobs
+        self._ledger = Ledger(self.complain, world.loop.time)
         self._executed: list[tuple[str, str, int, float, str]] = []
         world.store.on_commit = self._on_commit
+        world.on_settled = self._on_settled
 
     def complain(self, what: str) -> None:
         """Note that something is wrong."""
@@ -59,49 +79,72 @@ class Watch:
         if order is not None and context.task != "remote":
             facts = (context.run_id, context.idempotency_key, order.base_seq, self._world.loop.time(), str(process))
             self._executed.append(facts)
+            self._check_right_to(context.run_id, order.epoch, member)
+        if context.task == "poison" and not any(job.run_id == context.run_id and job.is_cured for job in self._jobs):
+            self._world.loop.later(0.01, lambda: self._world.kill(member, after=0.5))
+
+    def _check_right_to(self, run_id: str, epoch: int, member: Member) -> None:
+        """See that whoever was refused has stopped."""
+        account, now = self._ledger.accounts.get(run_id), self._world.loop.time()
+        if account is None or now - max(account.moved_at, member.stood_still_until + WAKING_SECONDS) < FENCED_SECONDS:
+            return
+        run = account.run
+        is_holder = run.pair.epoch == epoch and (run.holder is None or run.holder in _names(member))
+        if run.status.is_final or not is_holder:
+            self.complain(f"run {run_id[-6:]}: {member.process} goes on with epoch {epoch}, long after it lost it")
 
     def _on_commit(self, changes: Sequence[RunChange], stale: Collection[str]) -> None:
         for change in changes:
-            if change.writes_run and change.after.run_id not in stale:
-                self._on_written(change.after)
+            if change.after.run_id not in stale and self._ledger.note(change):
+                self._world.network.say("store", brief(change.after))
 
-    def _on_written(self, after: RunState) -> None:
-        before = self._runs.get(after.run_id)
-        if before is not None and after.revision <= before.revision:
-            return  # The same change again.
-        self._runs[after.run_id] = after
-        self._world.network.say("store", f"{_brief(after)}")
-        if before is None:
-            return
-        where = f"run {after.run_id[-6:]}, revision {after.revision}"
-        if after.revision != before.revision + 1:
-            self.complain(f"{where}: a revision was skipped after {before.revision}")
-        if after.pair.epoch < before.pair.epoch or after.base_seq < before.base_seq:
-            self.complain(f"{where}: the epoch or the base went back")
-        if after.pair.epoch == before.pair.epoch:
-            self._check_one_dispatch(before, after, where)
-        if before.status is RunStatus.COMPLETED and after.status is not RunStatus.COMPLETED:
-            self.complain(f"{where}: it was completed, and is {after.status}")
+    def _on_settled(self, bodies: Sequence[Any]) -> None:
+        """See that what the broker forgets because an orchestrator has it is stored."""
+        for body in bodies:
+            for event in body if isinstance(body, tuple) else ():
+                if not self._is_kept(event):
+                    self.complain(f"run {event.run_id[-6:]}: {event.type} was acknowledged, and is not stored: {event}")
 
-    def _check_one_dispatch(self, before: RunState, after: RunState, where: str) -> None:
-        if after.pair != before.pair:
-            self.complain(f"{where}: one epoch, two dispatches")
-        if before.holder is not None and after.holder not in (None, before.holder):
-            self.complain(f"{where}: one dispatch, two holders: {before.holder} and {after.holder}")
+    def _is_kept(self, event: Event) -> bool:
+        account = self._ledger.accounts.get(event.run_id)
+        run = None if account is None else account.run
+        match event:
+            case RunRequested():
+                return run is not None
+            case SignalSent() | CancelRequested() | PauseRequested() | ResumeRequested():
+                return run is None or run.status.is_final or event.id in run.seen
+            case JournalAppended(entries=entries):
+                return account is None or self._are_recorded(event, entries)
+            case TaskScheduled(entry=JournalEntry() as entry):
+                return account is None or self._are_recorded(event, (entry,))
+            case _:
+                return True
+
+    def _are_recorded(self, event: JournalAppended | TaskScheduled, entries: Sequence[JournalEntry]) -> bool:
+        account = self._ledger.accounts[event.run_id]
+        run = account.run
+        if event.pair != run.pair or event.worker != run.holder or run.status is not RunStatus.RUNNING:
+            return True  # It was refused, or the run has moved on, which is looked at when it does.
+        return all(account.recorded.get(entry.seq) == entry for entry in entries)
 
     # -- at the end ------------------------------------------------------------------------------
 
     @property
     def runs(self) -> Collection[RunState]:
         """Every run as it was last written."""
-        return self._runs.values()
+        return [account.run for account in self._ledger.accounts.values()]
 
     def check_journals(self) -> None:
         """See that what was learnt was learnt once, in order, and was not done again."""
-        for run in done_at_once(self._world.store.load(list(self._runs))).values():
-            entries = done_at_once(self._world.store.journal(run))
-            self._check_journal(run, entries)
-            self._check_executions(run, entries)
+        there = done_at_once(self._world.store.load([run.run_id for run in self.runs]))
+        for run in self.runs:
+            entries = done_at_once(self._world.store.journal(there.get(run.run_id, run)))
+            if run.run_id in there:
+                self._check_journal(run, entries)
+                self._check_attempts(run, entries)
+                self._check_executions(run, entries)
+            elif entries:
+                self.complain(f"run {run.run_id[-6:]} is forgotten, and {len(entries)} entries of it are there")
 
     def _check_journal(self, run: RunState, entries: Sequence[JournalEntry]) -> None:
         where = f"run {run.run_id[-6:]} ({run.workflow})"
@@ -121,6 +164,27 @@ class Watch:
             for what, times in counted.items():
                 if times > 1:
                     self.complain(f"{where}: {what} was recorded {times} times")
+
+    def _check_attempts(self, run: RunState, entries: Sequence[JournalEntry]) -> None:
+        """See that retries were used up by what the tasks raised, and by nothing else."""
+        where = f"run {run.run_id[-6:]} ({run.workflow})"
+        failed: Counter[str] = Counter()
+        for entry in entries:
+            operation = entry.operation or ""
+            if entry.kind is EntryKind.RETRIED:
+                failed[operation] = 0
+            elif entry.kind in (EntryKind.ATTEMPT_FAILED, EntryKind.TASK_FAILED, EntryKind.TASK_COMPLETED):
+                if entry.attempt != failed[operation] + 1:
+                    self.complain(
+                        f"{where}: #{entry.seq} is attempt {entry.attempt} after {failed[operation]} failures"
+                    )
+                failed[operation] += 1
+                if entry.failure is not None and not entry.failure.type.endswith("BusyError"):
+                    self.complain(f"{where}: #{entry.seq} is a failure that no task has raised: {entry.failure}")
+            elif (
+                entry.kind is EntryKind.CANCEL_REQUESTED and run.failure is not None and "before" in run.failure.message
+            ):
+                self.complain(f"{where}: it was cancelled before it began, and #{entry.seq} says that it saw that")
 
     def _check_executions(self, run: RunState, entries: Sequence[JournalEntry]) -> None:
         recorded = {
@@ -157,22 +221,31 @@ class Watch:
             worker = member.parts.get("worker")
             if worker is not None and not member.process.is_dead and worker.held_runs:
                 left.append(f"{member.process} still holds {worker.held_runs}")
-        return [*left, *self._letters()]
+        return [*left, *self._presences(), *self._letters()]
 
-    def _letters(self) -> list[str]:
+    def _presences(self) -> Iterator[str]:
+        """Name who still counts as present and is gone."""
+        there = {
+            name for member in self._world.members.values() if not member.process.is_dead for name in _names(member)
+        }
+        now = self._world.clock.now()
+        for kind in ("orchestrator", "worker"):
+            for presence in done_at_once(self._world.store.present(kind, now=now)):
+                if presence.id not in there:
+                    yield f"{kind} {presence.id} counts as present until {presence.expires_at}"
+
+    def _letters(self) -> Iterator[str]:
+        """Name dead letters without a reason, and runs that were buried without one."""
         page = done_at_once(self._world.store.dead_letters(limit=1000, cursor=None, include_done=True))
-        buried = {run.run_id for run in self.runs if run.recoveries >= run.recoveries_max}
-        return [
-            f"a dead letter: {stored.letter.reason}: {stored.letter.detail}"
-            for stored in page.letters
-            if stored.letter.run_id not in buried
-        ]
+        about = {stored.letter.run_id for stored in page.letters}
+        for stored in page.letters:
+            if stored.letter.run_id not in self._ledger.buried:
+                yield f"a dead letter: {stored.letter.reason}: {stored.letter.detail}"
+        for run_id in self._ledger.buried - about:
+            yield f"run {run_id[-6:]} was buried, and there is no letter"
 
 
-def _brief(run: RunState) -> str:
-    facts: list[Any] = [run.status, f"e{run.pair.epoch}", f"base={run.base_seq}", f"seq={run.last_seq}"]
-    if run.holder:
-        facts.append("held")
-    if run.recoveries:
-        facts.append(f"recoveries={run.recoveries}")
-    return f"run {run.run_id[-6:]} {' '.join(map(str, facts))}"
+def _names(member: Member) -> Collection[str]:
+    """Tell what a process calls itself."""
+    service = member.parts.get("worker")
+    return {str(member.process)} if service is None else {service.name}

@@ -19,7 +19,7 @@ __all__ = ["Fate", "Link", "LinkLostError", "Network"]
 T = TypeVar("T")
 
 # Seconds. Most of the time the network of a data centre, now and then one that is busy.
-LATENCY, BUSY_LATENCY, BUSY_SHARE = 0.001, 0.05, 0.02
+LATENCY, BUSY_LATENCY = 0.001, 0.05
 
 # What faults aim at. What is said of presence, and asked by nobody in particular, would only dilute them.
 STEPS = (">", "acknowledge", "subscribe", "store.commit", "store.load", "store.journal", "store.due")
@@ -61,6 +61,8 @@ class Network:
     trace: list[str] = field(default_factory=list)
     is_traced: bool = True
     steps: int = 0
+    busy_share: float = 0.02
+    """How often something takes its time."""
     on_step: OnStep = lambda number, process, what: None
 
     def say(self, who: object, what: str) -> None:
@@ -70,7 +72,7 @@ class Network:
 
     def latency(self) -> float:
         """Draw how long something is under way."""
-        longest = BUSY_LATENCY if self.random.random() < BUSY_SHARE else LATENCY
+        longest = BUSY_LATENCY if self.random.random() < self.busy_share else LATENCY
         return self.random.uniform(0.0001, longest)
 
     def fate(self, process: Process, what: str) -> Fate:

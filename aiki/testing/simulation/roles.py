@@ -1,9 +1,23 @@
 """What the processes of a simulation do: orchestrators, workers, clients. All of it is the real code."""
 
 import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
-from aiki.errors import AikiError, EnqueueTimeoutError, RunEndedError, RunFailedError
+from aiki.engine.state import RunState
+from aiki.engine.status import RunStatus
+from aiki.errors import (
+    AikiError,
+    CompletionTimeoutError,
+    EnqueueTimeoutError,
+    RunCancelledError,
+    RunDeadLetteredError,
+    RunEndedError,
+    RunFailedError,
+    RunNotFoundError,
+)
 from aiki.orchestrator.rebuild import rebuild
 from aiki.orchestrator.service import Orchestrator
 from aiki.orchestrator.settings import OrchestratorSettings
@@ -14,6 +28,9 @@ from aiki.testing.simulation.world import Member, World
 from aiki.worker.service import Worker, WorkerSettings
 
 __all__ = ["Driver", "elsewhere", "orchestrator", "rebuilder", "worker"]
+
+# After this a run that is kept for a second has expired, where a sweep is made every three.
+FORGOTTEN_SECONDS = 8.0
 
 
 async def orchestrator(world: World, member: Member) -> None:
@@ -26,6 +43,7 @@ async def orchestrator(world: World, member: Member) -> None:
         OrchestratorSettings(name=str(member.process), sweep_every=world.sweep_every),
     )
     member.parts["orchestrator"] = service
+    member.broker.on_settled = lambda bodies: world.on_settled(bodies)  # noqa: PLW0108 - whoever watches comes later
     try:
         await service.run()
     finally:
@@ -71,7 +89,7 @@ async def rebuilder(world: World, member: Member) -> None:
 class Driver:
     """The clients' side: asks for every job until it is accepted, says what has to be said, hears the outcome."""
 
-    def __init__(self, jobs: list[Job], complain: Any) -> None:
+    def __init__(self, jobs: list[Job], complain: Callable[[str], None]) -> None:
         self.jobs = jobs
         self._complain = complain
 
@@ -84,17 +102,23 @@ class Driver:
 
     async def _drive(self, client: Client, job: Job, world: World) -> None:
         await asyncio.sleep(world.random.uniform(0, 0.2))
-        handle = await self._handle(client, job, world)
-        while job.said < len(job.says):
-            await self._say(handle, job)
-        await self.hear(handle, job)
+        while True:
+            handle = await self._handle(client, job, world)
+            while job.said < len(job.says):
+                await self._say(handle, job, world)
+            await self._hear(client, handle, job)
+            if not job.again:
+                return
+            await asyncio.sleep(FORGOTTEN_SECONDS)
+            job.ask_again()
 
-    async def _say(self, handle: Handle[Any], job: Job) -> None:
-        """Send the next word; if nobody knows whether it arrived, once more."""
+    async def _say(self, handle: Handle[Any], job: Job, world: World) -> None:
+        """Say the next word; if nobody knows whether it arrived, once more."""
         job.is_unsure |= job.is_saying
         job.is_saying = True
+        await asyncio.sleep(world.random.uniform(0, job.pause))
         try:
-            await handle.send("word", job.says[job.said])
+            await _SAYINGS[job.says[job.said][0]](handle, job.says[job.said][1])
         except AikiError:
             await asyncio.sleep(0.2)
         else:
@@ -117,27 +141,82 @@ class Driver:
             job.is_stored = "idempotency_key" in job.options or "confirm" in job.options
             return handle
 
-    async def hear(self, handle: Handle[Any], job: Job) -> None:
+    async def _hear(self, client: Client, handle: Handle[Any], job: Job) -> None:
         """Wait for the outcome, and see whether it is right."""
+        has_ended = False
+        while not has_ended:
+            has_ended = await self._has_ended(client, handle, job)
+            await asyncio.sleep(0 if has_ended else 1.0)
+        job.heard += 1
+
+    async def _has_ended(self, client: Client, handle: Handle[Any], job: Job) -> bool:
+        # A pause of which nobody knows whether it arrived may come at any time, and be meant.
+        patience = 20.0 if job.is_unsure and ("resume", None) in job.says else None
+        try:
+            result = await handle.wait_for_completion(patience)
+        except CompletionTimeoutError:
+            with suppress(AikiError):
+                await handle.resume()
+            return False
+        except RunDeadLetteredError:
+            run = await self._redriven(client, handle, job)
+            if run is not None and not _was_right(run, job):
+                self._complain(f"job {job.number} was redriven, and ended {run.status} with {run.result!r}")
+        except RunEndedError as error:
+            self._judge(error, job)
+        except RunNotFoundError:
+            return job.is_forgotten_soon
+        except AikiError:
+            return False
+        else:
+            if job.fails or not job.is_right(result):
+                self._complain(f"job {job.number} ({job.workflow.name}) ended with {result!r}")
+        return True
+
+    def _judge(self, error: RunEndedError, job: Job) -> None:
+        """See whether a run was to end without a result."""
+        if isinstance(error, RunFailedError) and job.fails and "BusyError" in str(error):
+            return
+        if isinstance(error, RunCancelledError) and job.ends_cancelled:
+            return  # Whether it had begun is seen from what it recorded.
+        self._complain(f"job {job.number} ({job.workflow.name}) ended: {error!r}")
+
+    async def _redriven(self, client: Client, handle: Handle[Any], job: Job) -> RunState | None:
+        """Look into a run that was buried, let it go on until it ends in another way, and tell how it ended."""
+        job.is_cured = True
         while True:
             try:
-                result = await handle.wait_for_completion()
-            except RunFailedError as error:
-                if not job.fails or "BusyError" not in str(error):
-                    self._complain(f"job {job.number} ({job.workflow.name}) failed: {error}")
-            except RunEndedError as error:
-                self._complain_unless_buried(error, job)
-                await asyncio.sleep(1.0)
-                continue
+                run = await handle.get()
+                if run.status is RunStatus.DEAD_LETTERED:
+                    await self._dig_up(client, run)
+                elif run.status.is_final:
+                    return run
+            except RunNotFoundError:
+                if job.is_forgotten_soon:
+                    return None
             except AikiError:
-                await asyncio.sleep(1.0)
-                continue
-            else:
-                if job.fails or not job.is_right(result):
-                    self._complain(f"job {job.number} ({job.workflow.name}) ended with {result!r}")
-            job.heard += 1
-            return
+                pass  # Once more.
+            await asyncio.sleep(1.0)
 
-    def _complain_unless_buried(self, error: RunEndedError, job: Job) -> None:
-        if type(error).__name__ != "RunDeadLetteredError":
-            self._complain(f"job {job.number} ({job.workflow.name}) ended: {error!r}")
+    async def _dig_up(self, client: Client, run: RunState) -> None:
+        page = await client.dead_letters(limit=100)
+        for stored in page.letters:
+            if stored.letter.run_id == run.run_id:
+                await client.redrive(stored.letter.id)
+
+
+def _was_right(run: RunState, job: Job) -> bool:
+    """Whether a run that was buried and redriven ended as it had to."""
+    if run.status is RunStatus.FAILED:
+        return job.fails
+    if run.status is RunStatus.CANCELLED:
+        return job.ends_cancelled
+    return run.status is RunStatus.COMPLETED and job.is_right(json.loads(run.result or "null"))
+
+
+_SAYINGS: dict[str, Callable[[Handle[Any], Any], Awaitable[None]]] = {
+    "send": lambda handle, value: handle.send("word", value),
+    "pause": lambda handle, value: handle.pause(),
+    "resume": lambda handle, value: handle.resume(),
+    "cancel": lambda handle, value: handle.cancel(),
+}

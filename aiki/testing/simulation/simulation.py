@@ -8,7 +8,7 @@ import random as global_random
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -20,6 +20,7 @@ from aiki.engine.status import RunStatus
 from aiki.testing.simulation.faults import Fault, Injector, draw_faults
 from aiki.testing.simulation.invariants import Watch
 from aiki.testing.simulation.loop import SimulationLoop, SimulationStuckError
+from aiki.testing.simulation.profiles import Profile, profile_of
 from aiki.testing.simulation.roles import Driver, elsewhere, orchestrator, rebuilder, worker
 from aiki.testing.simulation.store import done_at_once
 from aiki.testing.simulation.workload import Job, draw_jobs, recorder
@@ -33,6 +34,9 @@ TROUBLE_SECONDS, HEALING_SECONDS = 300.0, 1800.0
 
 # Once every run is over: what is still under way may arrive, leases run out, presences expire.
 SETTLING_SECONDS = 120.0
+
+# How often a sweep is made where runs expire within a simulation.
+KEEPING_CLEAN_SECONDS = 3.0
 
 # So long an answer of the broker may be under way, at most.
 ANSWER_SECONDS = 0.1
@@ -48,6 +52,7 @@ class Report:
     """What came of one simulation."""
 
     seed: int
+    profile: Profile
     faults: list[Fault]
     violations: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
@@ -59,12 +64,15 @@ class Report:
     """Of virtual time."""
 
 
-def simulate(seed: int, *, faults: Sequence[Fault] | None = None, traced: bool = False) -> Report:
-    """Simulate what *seed* says, or the same with other *faults*."""
-    random = Random(seed)
-    jobs = draw_jobs(random)
-    drawn = draw_faults(random)
-    report = Report(seed, list(drawn if faults is None else faults))
+def simulate(
+    seed: int, *, faults: Sequence[Fault] | None = None, without: Collection[str] = (), traced: bool = False
+) -> Report:
+    """Simulate what *seed* says, or the same with other *faults*, or *without* some kinds of them."""
+    random, profile = Random(seed), profile_of(seed)
+    jobs = draw_jobs(random, profile.workflows)
+    drawn = draw_faults(random, profile.kinds, profile.numbers)
+    wanted = drawn if faults is None else faults
+    report = Report(seed, profile, [fault for fault in wanted if fault.kind not in without])
     attempts: list[Callable[[Any], None]] = []
     with _from_seed(seed), _errors_into(report) as errors:
         # Who is told is known only once there is a world, and that needs the loop.
@@ -90,9 +98,10 @@ def _run(
     *,
     traced: bool,
 ) -> None:
-    world = World(loop, random, partitions=random.choice((1, 2, 3)))
+    world = World(loop, random, partitions=random.choice(report.profile.partitions))
+    world.network.busy_share = report.profile.busy_share
     world.network.is_traced = traced
-    watch = Watch(world)
+    watch = Watch(world, jobs)
     attempts.append(watch.on_attempt)
     loop.set_exception_handler(lambda _, context: _on_error(watch, context))
     simulation = _Simulation(world, watch, jobs, report)
@@ -114,6 +123,7 @@ class _Simulation:
         self._watch = watch
         self._jobs = jobs
         self._report = report
+        self._profile = report.profile
         self._driver = Driver(jobs, watch.complain)
         self._rebuilds = 0
         self._wiped_at = 0.0
@@ -124,15 +134,20 @@ class _Simulation:
         injector = Injector(world, self._report.faults)
         world.network.on_step = injector.on_step
         world.on_wipe = self._on_wipe
-        if not any(fault.kind == "wipe-broker" for fault in self._report.faults) and world.random.random() < 0.7:
+        if self._profile.sweep_every is not None or any(job.again for job in self._jobs):
+            world.sweep_every = self._profile.sweep_every or KEEPING_CLEAN_SECONDS
+        elif not any(fault.kind.startswith("wipe") for fault in self._report.faults) and world.random.random() < 0.7:
             world.sweep_every = NEVER  # Nothing may depend on it as long as the broker loses nothing.
         self._begin()
         await self._until(lambda: self._is_over() and injector.is_done, seconds=TROUBLE_SECONDS)
+        if self._watch.violations:
+            return
         world.heal()
         if world.was_wiped:
             await self._rebuild()
         if not await self._until(self._is_over, seconds=HEALING_SECONDS):
-            self._complain_of_what_is_stuck()
+            if not self._watch.violations:
+                self._complain_of_what_is_stuck()
             return
         await asyncio.sleep(SETTLING_SECONDS)
         self._watch.check_journals()
@@ -142,35 +157,36 @@ class _Simulation:
 
     def _begin(self) -> None:
         world, random = self._world, self._world.random
-        for number in range(random.choice((1, 2, 2, 3))):
+        for number in range(random.choice(self._profile.orchestrators)):
             world.begin(f"orchestrator-{number}", orchestrator)
-        for number in range(random.choice((1, 2, 2))):
+        for number in range(random.choice(self._profile.workers)):
             world.begin(f"worker-{number}", worker)
         world.begin("elsewhere", elsewhere)
         world.begin("client", self._driver.role)
 
     async def _until(self, holds: Callable[[], bool], *, seconds: float) -> bool:
-        """Wait until something holds; tell whether it came to that in time."""
+        """Wait until something holds; tell whether it came to that in time, and before anything went wrong."""
         end = self._world.loop.time() + seconds
         while not holds():
-            if self._world.loop.time() > end:
+            if self._world.loop.time() > end or self._watch.violations:
                 return False
             await asyncio.sleep(0.5)
         return True
 
     def _is_over(self) -> bool:
-        heard = all(job.heard for job in self._jobs)
+        heard = all(job.is_over for job in self._jobs)
         return heard and all(run.status.is_final or self._is_nobodys(run) for run in self._watch.runs)
 
     def _is_nobodys(self, run: RunState) -> bool:
-        """Whether a run waits for a signal that nobody is going to send: its client does not know that it was made."""
-        return run.status is RunStatus.AWAITING_SIGNAL and all(job.run_id != run.run_id for job in self._jobs)
+        """Whether a run waits for a word that nobody is going to say: its client does not know that it was made."""
+        is_patient = run.status is RunStatus.AWAITING_SIGNAL or run.workflow == "cancellable"
+        return is_patient and all(job.run_id != run.run_id for job in self._jobs)
 
     def _on_wipe(self) -> None:
         """Have the queues rebuilt once the broker is back."""
         self._wiped_at = self._world.loop.time()
         self._rebuilds += 1
-        self._world.loop.later(30.0, self._begin_rebuilding)
+        self._world.loop.later(self._world.random.choice((2.0, 30.0, 30.0)), self._begin_rebuilding)
 
     def _begin_rebuilding(self) -> None:
         self._world.begin(f"rebuilder-{self._rebuilds}", rebuilder)
@@ -187,7 +203,7 @@ class _Simulation:
                 if job.is_stored or job.accepted_at > self._wiped_at + ANSWER_SECONDS:
                     self._watch.complain(f"job {job.number} was accepted, and is lost")
                 job.run_id = None
-            if not job.heard:
+            if not job.is_over:
                 job.said, job.is_unsure = 0, True
         self._world.kill(self._world.members["client"], after=0.1)
 
@@ -196,7 +212,7 @@ class _Simulation:
             if not run.status.is_final and not self._is_nobodys(run):
                 self._watch.complain(f"run {run.run_id[-6:]} ({run.workflow}) is {run.status} for ever: {run.pair}")
         for job in self._jobs:
-            if not job.heard:
+            if not job.is_over:
                 there = done_at_once(self._world.store.load([job.run_id or ""])).get(job.run_id or "")
                 state = "nowhere" if there is None else there.status
                 self._watch.complain(f"job {job.number} ({job.workflow.name}) was not heard of; its run is {state}")

@@ -6,12 +6,15 @@ of the runs of a commit and not for others, and whoever asked is told that it fa
 """
 
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from aiki.adapters.store.embedded import SqliteStore
 from aiki.adapters.store.embedded.database import Database
+from aiki.engine.changing import replace
+from aiki.engine.journal import JournalEntry
+from aiki.engine.state import RunState
 from aiki.errors import StoreUnavailableError
 from aiki.ports.store import RunChange
 from aiki.testing.simulation.network import Link, LinkLostError
@@ -47,6 +50,25 @@ class InlineStore(SqliteStore):
         self._database = _InlineDatabase(None)
         self.on_commit: Callable[[Sequence[RunChange], Collection[str]], None] = lambda changes, stale: None
 
+    async def load(self, run_ids: Collection[str]) -> Mapping[str, RunState]:
+        """Read runs, with how far their journals go without a gap."""
+        found = await super().load(run_ids)
+        return {run_id: await self._reached(run) for run_id, run in found.items()}
+
+    async def _reached(self, run: RunState) -> RunState:
+        if run.last_seq <= run.base_seq:
+            return run
+        return replace(run, last_seq=run.base_seq + len(await self.journal(run, after_seq=run.base_seq)))
+
+    async def journal(self, run: RunState, *, after_seq: int = 0, limit: int | None = None) -> Sequence[JournalEntry]:
+        """Read what counts of a journal."""
+        return _unbroken(await super().journal(run, after_seq=after_seq, limit=limit), after_seq)
+
+    async def journals(self, runs: Collection[RunState]) -> Mapping[str, Sequence[JournalEntry]]:
+        """Read what counts of several journals."""
+        found = await super().journals(runs)
+        return {run_id: _unbroken(entries, 0) for run_id, entries in found.items()}
+
     async def commit(self, changes: Sequence[RunChange]) -> Collection[str]:
         """Keep *changes* as the port says, and show them to whoever checks."""
         stale = await super().commit(changes)
@@ -73,7 +95,8 @@ class StoreLink:
 
         partly = (lambda: self._commit_partly(*args)) if name == "commit" else None
         try:
-            return await self._link.call(f"store.{name}", do, partly=partly, on_break=self._break)
+            what = f"store.{name}{_about(args[0]) if partly else ''}"
+            return await self._link.call(what, do, partly=partly, on_break=self._break)
         except LinkLostError:
             raise StoreUnavailableError("the store was lost; nobody knows what it has done") from None
 
@@ -82,13 +105,29 @@ class StoreLink:
         random = self._link.network.random
         if self.is_away():
             return
-        learnt = [RunChange(change.before, change.before, change.journal) for change in changes if change.before]
-        done_at_once(self._store.commit([change for change in learnt if random.random() < 0.7]))
-        if random.random() < 0.5:
+        share = random.choice((0.0, 0.5, 0.8, 1.0, 1.0))
+        learnt = [
+            RunChange(change.before, change.before, tuple(entry for entry in change.journal if random.random() < share))
+            for change in changes
+            if change.before
+        ]
+        done_at_once(self._store.commit(learnt))
+        if share == 1.0 and random.random() < 0.5:
             done_at_once(self._store.commit([change for change in changes if random.random() < 0.5]))
 
     def _break(self) -> None:
         self._link.lose(swallow=self._link.network.random.random() < 0.5)
+
+
+def _about(changes: Sequence[RunChange]) -> str:
+    """Say what a commit does to its runs, for the trace and for those who aim at it."""
+    done = {"+".join(("learns",) * bool(change.journal) + ("moves",) * change.writes_run) for change in changes}
+    return f" that {' '.join(sorted(done))}"
+
+
+def _unbroken(entries: Sequence[JournalEntry], after_seq: int) -> Sequence[JournalEntry]:
+    """Give what counts of a journal: a commit that was cut short may have left gaps."""
+    return [entry for expected, entry in enumerate(entries, after_seq + 1) if entry.seq == expected]
 
 
 def done_at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -1,7 +1,7 @@
 """What is executed in a simulation: small workflows whose outcome is known, whatever happens to who executes them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from random import Random
@@ -67,6 +67,21 @@ async def remote(context: TaskContext, value: int) -> int:
     if value % 2 and context.attempt == 1:
         raise BusyError("odd")
     return value * 2
+
+
+@task
+async def echo(context: TaskContext, thing: Any) -> Any:
+    """Give back what was given."""
+    recorder.get()(context)
+    return thing
+
+
+@task
+async def poison(context: TaskContext) -> int:
+    """End the process that executes it, until somebody has looked into it: the recorder sees to that."""
+    recorder.get()(context)
+    await asyncio.sleep(0.02)
+    return 7
 
 
 @workflow(version="1")
@@ -170,6 +185,66 @@ async def delegating(run: Run, values: list[int]) -> list[int]:
     return list(await asyncio.gather(*(remote.run(run, value) for value in values)))
 
 
+@workflow(version="1")
+async def marathon(run: Run, value: int, steps: int, seconds: float) -> int:
+    """Tasks that take long, so that the run goes on under a lease."""
+    for _ in range(steps):
+        value = await double.run(run, value, seconds)
+    return value
+
+
+@workflow(version="1")
+async def hedging(run: Run) -> list[int]:
+    """Something is given up and asked for again; both times it has to be known which of the two is meant."""
+    results: list[int] = []
+    for number in range(2):
+        first = asyncio.ensure_future(double.run(run, 5, 0.5))
+        results.append(await double.run(run, number))
+        first.cancel()
+        results.append(await double.run(run, 5, 0.5))
+        await asyncio.sleep(0.3)
+    return results
+
+
+@workflow(version="1")
+async def tended(run: Run, steps: int) -> int:
+    """Tasks and sleeps, while somebody lets the run rest and go on."""
+    value = 1
+    for _ in range(steps):
+        value = await double.run(run, value)
+        await asyncio.sleep(0.3)
+    return value
+
+
+@workflow(version="1")
+async def cancellable(run: Run) -> str:
+    """A run that cleans up when it is cancelled, and takes its time for that."""
+    try:
+        await double.run(run, 1)
+        await asyncio.sleep(900)
+    except asyncio.CancelledError:
+        await double.run(run, 2)
+        await asyncio.sleep(0.4)
+        await double.run(run, 3)
+        await asyncio.sleep(0.4)
+        return "clean"
+    return "not cancelled"
+
+
+@workflow(version="1")
+async def poisonous(run: Run) -> int:
+    """A run that ends its workers, until it is redriven."""
+    return await double.run(run, await double.run(run, 1) + await poison.run(run))
+
+
+@workflow(version="1")
+async def courier(run: Run, things: Any) -> list[Any]:
+    """Whatever can be said comes through unchanged: as an argument, as a result, and in what is recorded."""
+    first = await echo.run(run, things)
+    await asyncio.sleep(0.3)
+    return [first, await echo.run(run, [first, things])]
+
+
 WORKFLOWS: tuple[Workflow[..., Any], ...] = (
     sequence,
     fan,
@@ -183,8 +258,18 @@ WORKFLOWS: tuple[Workflow[..., Any], ...] = (
     stamped,
     family,
     delegating,
+    marathon,
+    hedging,
+    tended,
+    cancellable,
+    poisonous,
+    courier,
 )
 TASKS = (remote,)
+
+
+Word = tuple[str, Any]
+"""What a client says to a run: what the handle calls it, and what goes with it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -197,8 +282,14 @@ class Job:
     fits: Callable[[Any], bool]
     """Whether a result is right."""
     fails: bool = False
-    says: tuple[int, ...] = ()
-    """The words that it waits for."""
+    says: tuple[Word, ...] = ()
+    """What its client has to say to it."""
+    ends_cancelled: bool = False
+    """Whether it may be cancelled before it has begun."""
+    again: int = 0
+    """How often it is asked for once more, under the same key, when it is over and forgotten."""
+    pause: float = 0.0
+    """Seconds that its client lets pass between two words, at most."""
     options: dict[str, Any] = field(default_factory=dict)
 
     run_id: str | None = None
@@ -213,6 +304,24 @@ class Job:
     """How many of them were confirmed."""
     heard: int = 0
     """How often a client heard the right outcome."""
+
+    is_cured: bool = False
+    """Somebody has looked into why it was buried."""
+
+    def ask_again(self) -> None:
+        """Begin once more."""
+        self.again -= 1
+        self.run_id, self.said, self.is_saying = None, 0, False
+
+    @property
+    def is_forgotten_soon(self) -> bool:
+        """Whether its run is gone soon after its end, heard of or not."""
+        return "retention" in self.options
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is wanted of it."""
+        return bool(self.heard) and not self.again
 
     def is_right(self, result: Any) -> bool:
         """Whether *result* is what has to come of it."""
@@ -236,7 +345,7 @@ def _sequence(random: Random) -> dict[str, Any]:
 
 
 def _fan(random: Random) -> dict[str, Any]:
-    values = [random.randint(1, 9) for _ in range(random.randint(2, 5))]
+    values = [random.randint(0, 9) for _ in range(random.randint(2, 5))]
     doubled = [value * 2 for value in values]
     return {"workflow": fan, "arguments": (values,), "fits": _is([*doubled, sum(doubled) * 2])}
 
@@ -259,7 +368,7 @@ def _forgiving(random: Random) -> dict[str, Any]:
 
 
 def _approval(random: Random) -> dict[str, Any]:
-    return {"workflow": approval, "arguments": (), "fits": _is(10 * 2 * 5 + 2 * 6), "says": (5, 6)}
+    return {"workflow": approval, "arguments": (), "fits": _is(10 * 2 * 5 + 2 * 6), "says": (("send", 5), ("send", 6))}
 
 
 def _deadline(random: Random) -> dict[str, Any]:
@@ -290,36 +399,99 @@ def _delegating(random: Random) -> dict[str, Any]:
     return {"workflow": delegating, "arguments": (values,), "fits": _is([value * 2 for value in values])}
 
 
-_KINDS: Sequence[Callable[[Random], dict[str, Any]]] = (
-    _sequence,
-    _fan,
-    _nap,
-    _patient,
-    _failing,
-    _forgiving,
-    _approval,
-    _approval,
-    _deadline,
-    _race,
-    _race,
-    _stamped,
-    _family,
-    _delegating,
+def _marathon(random: Random) -> dict[str, Any]:
+    value, steps = random.randint(1, 50), random.randint(6, 11)
+    seconds = random.choice((3.0, 9.0, 13.0, 13.0))
+    return {"workflow": marathon, "arguments": (value, steps, seconds), "fits": _is(value * 2**steps)}
+
+
+def _hedging(random: Random) -> dict[str, Any]:
+    return {"workflow": hedging, "arguments": (), "fits": _is([0, 10, 2, 10])}
+
+
+def _tended(random: Random) -> dict[str, Any]:
+    steps = random.randint(2, 5)
+    says = (("pause", None), ("resume", None)) * random.randint(1, 2)
+    return {"workflow": tended, "arguments": (steps,), "fits": _is(2**steps), "says": says, "pause": 0.5}
+
+
+def _cancellable(random: Random) -> dict[str, Any]:
+    return {
+        "workflow": cancellable,
+        "arguments": (),
+        "fits": _is("clean"),
+        "says": (("cancel", None),),
+        "pause": 1.0,
+        "ends_cancelled": True,
+    }
+
+
+def _poisonous(random: Random) -> dict[str, Any]:
+    return {"workflow": poisonous, "arguments": (), "fits": _is(18), "recoveries_max": random.choice((0, 1, 2))}
+
+
+_THINGS: tuple[Any, ...] = (
+    None,
+    True,
+    -0.0,
+    2**80,
+    1e300,
+    "",
+    "\x00\x7f \N{SNOWMAN}\N{GRINNING FACE}",
+    {"": [{}], "$set": {"a.b": 1}, "\x00": 1},
+    [[[[[[[[[]]]]]]]]],
 )
-"""Those that more depends on come more often."""
 
 
-def draw_jobs(random: Random) -> list[Job]:
-    """Draw what clients want in one simulation."""
-    jobs = []
-    for number in range(random.choice((1, 1, 2, 2, 3, 4))):
-        facts = random.choice(_KINDS)(random)
-        options: dict[str, Any] = {}
-        if random.random() < 0.4:
-            options["idempotency_key"] = f"job-{number}"
-        elif random.random() < 0.3:
-            options["confirm"] = "stored"
-        if random.random() < 0.7:
-            options["recoveries_max"] = 1000
-        jobs.append(Job(number, **facts, options=options))
-    return jobs
+def _courier(random: Random) -> dict[str, Any]:
+    things = random.sample(_THINGS, random.randint(2, 6))
+    return {"workflow": courier, "arguments": (things,), "fits": _is([things, [things, things]])}
+
+
+_KINDS: Mapping[str, Callable[[Random], dict[str, Any]]] = {
+    "sequence": _sequence,
+    "fan": _fan,
+    "nap": _nap,
+    "patient": _patient,
+    "failing": _failing,
+    "forgiving": _forgiving,
+    "approval": _approval,
+    "deadline": _deadline,
+    "race": _race,
+    "stamped": _stamped,
+    "family": _family,
+    "delegating": _delegating,
+    "marathon": _marathon,
+    "hedging": _hedging,
+    "tended": _tended,
+    "cancellable": _cancellable,
+    "poisonous": _poisonous,
+    "courier": _courier,
+}
+
+RETENTION_SECONDS = 1.0
+"""How long a run is kept whose key is used again."""
+
+
+def draw_jobs(random: Random, preferred: Mapping[str, int]) -> list[Job]:
+    """Draw what clients want in one simulation; *preferred* workflows that much more often than the others."""
+    names = list(_KINDS)
+    weights = [1 + preferred.get(name, 0) for name in names]
+    return [
+        _job(random, number, random.choices(names, weights)[0]) for number in range(random.choice((1, 1, 2, 2, 3, 4)))
+    ]
+
+
+def _job(random: Random, number: int, kind: str) -> Job:
+    facts = _KINDS[kind](random)
+    options: dict[str, Any] = {}
+    again = 0
+    if random.random() < 0.4:
+        options["idempotency_key"] = f"job-{number}"
+        if random.random() < 0.3:
+            options["retention"], again = RETENTION_SECONDS, 1
+    elif random.random() < 0.3:
+        options["confirm"] = "stored"
+    patience = facts.pop("recoveries_max", 1000 if random.random() < 0.7 else random.choice((1, 2, 3)))
+    options["recoveries_max"] = patience
+    return Job(number, **facts, options=options, again=again)

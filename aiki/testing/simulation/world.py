@@ -1,7 +1,7 @@
 """The world of a simulation: servers, the processes on them, and everything that can happen to either."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -68,6 +68,8 @@ class Member:
     orders: dict[str, Order] = field(default_factory=dict)
     main: asyncio.Task[Any] | None = None
     generation: int = 1
+    stood_still_until: float = 0.0
+    """When it last went on after having been frozen."""
 
     @property
     def is_up(self) -> bool:
@@ -95,6 +97,8 @@ class World:
         self.sweep_every = 30.0
         self.faults: dict[str, int] = {}
         self.on_wipe: Callable[[], None] = lambda: None
+        self.on_settled: Callable[[Sequence[Any]], None] = lambda bodies: None
+        """Is shown what an orchestrator acknowledged."""
         done_at_once(self.store.start())
         done_at_once(self.store.partitions(partitions))
 
@@ -164,6 +168,7 @@ class World:
     def _thaw(self, member: Member) -> None:
         if not member.process.is_dead and member.process.is_frozen:
             self.network.say(member.process, "thaws")
+            member.stood_still_until = self.loop.time()
             member.process.thaw()
             self.loop.later(self.random.uniform(0.0, 0.04), lambda: self.hub.rejoin(member.broker))
 

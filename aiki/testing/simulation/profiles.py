@@ -1,0 +1,187 @@
+"""Profiles: what a simulation concentrates on.
+
+Trouble that comes evenly hardly ever comes in the one order that matters. So each seed
+belongs to a profile, which says what goes wrong more often, what is executed meanwhile, and
+how many take part. Whatever the profile, everything has to hold.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+__all__ = ["PROFILES", "Profile", "profile_of"]
+
+EVERYTHING: Mapping[str, int] = {
+    "kill-before": 4,
+    "kill-after": 6,
+    "kill-other": 3,
+    "lose-machine": 2,
+    "freeze": 5,
+    "disconnect": 3,
+    "cut-off": 2,
+    "break": 4,
+    "lose-request": 3,
+    "lose-answer": 5,
+    "partly": 5,
+    "twice": 3,
+    "hold-up": 4,
+    "restart-broker": 2,
+    "wipe-broker": 2,
+    "lose-store": 2,
+    "step-clock": 1,
+    "terminate": 3,
+    "die-halfway": 2,
+    "die-late": 2,
+    "slow": 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One kind of trouble."""
+
+    name: str
+    weight: int
+    """How many seeds have it, relative to the others."""
+    kinds: Mapping[str, int]
+    """How often each kind of fault is drawn; with an aim, as ``partly@commit``."""
+    numbers: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12)
+    """How many faults there may be."""
+    workflows: Mapping[str, int] = field(default_factory=dict)
+    """What is executed more often than it would be."""
+    orchestrators: tuple[int, ...] = (1, 2, 2, 3)
+    workers: tuple[int, ...] = (1, 2, 2)
+    partitions: tuple[int, ...] = (1, 2, 3)
+    busy_share: float = 0.02
+    """How often the network takes its time."""
+    sweep_every: float | None = None
+    """Seconds between two sweeps; ``None``: now and then none at all."""
+
+
+PROFILES = (
+    Profile("anything", 10, EVERYTHING),
+    Profile(
+        "contested",
+        3,
+        {
+            "disconnect@taken": 4,
+            "disconnect@commit": 4,
+            "hold-up@commit": 3,
+            "die-late@commit": 3,
+            "break@taken": 3,
+            "slow@commit": 3,
+            "freeze@commit": 2,
+            "terminate@commit": 1,
+        },
+        numbers=(2, 4, 6, 8),
+        workflows={"sequence": 6, "fan": 3, "race": 3, "marathon": 3},
+        orchestrators=(2, 3),
+        partitions=(1,),
+    ),
+    Profile(
+        "zombies",
+        2,
+        {
+            "hold-up@fact": 5,
+            "die-late@fact": 5,
+            "hold-up@end": 2,
+            "die-late@end": 1,
+            "hold-up@start": 1,
+            "freeze@fact": 2,
+            "cut-off@fact": 3,
+            "disconnect@fact": 1,
+        },
+        numbers=(1, 2, 4, 6),
+        workflows={"sequence": 4, "race": 4, "marathon": 6},
+        workers=(2,),
+    ),
+    Profile(
+        "copies",
+        2,
+        {
+            "twice@order": 6,
+            "slow@start": 2,
+            "slow@commit": 4,
+            "slow@fact": 1,
+            "twice@fact": 1,
+            "kill-after@fact": 1,
+            "lose-answer@order": 2,
+        },
+        numbers=(2, 4, 6),
+        workflows={"sequence": 3, "fan": 3, "race": 4, "marathon": 5},
+        workers=(2, 3),
+    ),
+    Profile(
+        "halves",
+        2,
+        {
+            "die-halfway@lesson": 6,
+            "die-halfway@commit": 2,
+            "partly@lesson": 2,
+            "partly@commit": 2,
+            "lose-answer@commit": 2,
+            "kill-after@taken": 1,
+            "lose-request@timer": 2,
+            "kill-before@timer": 1,
+        },
+        numbers=(1, 2, 4),
+        workflows={"approval": 4, "delegating": 4, "family": 4, "nap": 4},
+    ),
+    Profile(
+        "echoes",
+        2,
+        {
+            "twice@word": 4,
+            "hold-up@word": 4,
+            "lose-answer@word": 4,
+            "kill-after@word": 1,
+            "kill-after@commit": 2,
+            "hold-up@finish": 1,
+            "twice@finish": 1,
+        },
+        numbers=(1, 2, 4),
+        workflows={"approval": 4, "tended": 4, "cancellable": 4, "family": 1, "delegating": 1},
+        sweep_every=3.0,
+    ),
+    Profile(
+        "wipes",
+        2,
+        {
+            "wipe-unheard@fact": 5,
+            "wipe-late@commit": 5,
+            "wipe-broker@fact": 1,
+            "kill-after@commit": 1,
+            "partly@commit": 1,
+        },
+        numbers=(1, 1, 2, 3),
+        workflows={"marathon": 20, "fan": 2, "approval": 2, "delegating": 1},
+    ),
+    Profile(
+        "losses",
+        2,
+        {
+            "kill-after@fact": 6,
+            "kill-before@fact": 2,
+            "kill-after@start": 2,
+            "kill-before@orphan": 3,
+            "freeze@fact": 1,
+            "terminate@fact": 1,
+        },
+        numbers=(2, 4, 8),
+        workflows={"poisonous": 5, "sequence": 3, "race": 6, "marathon": 1},
+        workers=(1, 2),
+    ),
+    Profile(
+        "haste",
+        2,
+        {"lose-request@start": 5, "lose-request@fact": 3, "lose-request@end": 1, "lose-answer@start": 1},
+        numbers=(1, 2, 4),
+        workflows={"fan": 5, "sequence": 3},
+        busy_share=0.6,
+    ),
+)
+
+
+def profile_of(seed: int) -> Profile:
+    """Tell what the simulation of *seed* concentrates on."""
+    return Random(f"profile of {seed}").choices(PROFILES, [profile.weight for profile in PROFILES])[0]
