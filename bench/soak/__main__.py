@@ -15,7 +15,7 @@ from bench.soak.curves import Trend, draw, table, trends
 from bench.soak.faults import Faults, start_watched
 from bench.soak.load import Load
 from bench.soak.samples import Sample, take_sample
-from bench.soak.watched import census
+from bench.soak.watched import Census
 from bench.system import System, servers
 
 __all__: list[str] = []
@@ -77,13 +77,14 @@ class Soak:
             await task
 
     async def _keep_sampling(self, load: Load) -> None:
+        census = Census()
         self._options.samples.parent.mkdir(parents=True, exist_ok=True)
         with self._options.samples.open("w") as lines:
             while True:
                 await asyncio.sleep(self._options.sample_every)
                 at = time.monotonic() - self._began
                 seen = await asyncio.to_thread(take_sample, self._system)
-                own = census()
+                own = census.take()
                 sample = {
                     "at": round(at, 1),
                     **seen,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.soak.curves import draw, table, trends
 from bench.soak.samples import Sample, queue_lengths
-from bench.soak.watched import census
+from bench.soak.watched import Census
 
 MINUTE = 60.0
 
@@ -50,9 +50,10 @@ def test_a_table_and_a_picture_are_made_of_it(tmp_path: Path) -> None:
 
 
 async def test_a_process_counts_its_tasks_and_objects() -> None:
-    before = census()
+    census = Census()
+    before = census.take()
     waiting = asyncio.create_task(asyncio.sleep(60))
-    after = census()
+    after = census.take()
     waiting.cancel()
 
     assert after["tasks"] == before["tasks"] + 1
