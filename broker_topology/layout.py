@@ -94,8 +94,9 @@ def topology(partitions: int = PARTITIONS_DEFAULT) -> Topology:
         queues=(
             Queue(DEAD_LETTERS, _QUORUM),
             *events,
-            # Nothing here is worth a disk write: who asks and gets no answer asks again.
-            Queue(QUERIES, {"x-queue-type": "classic", "x-message-ttl": QUERY_TTL_MS}),
+            # Nothing here is worth a disk write: who asks and gets no answer asks again. But a classic queue is on one
+            # node, and while that is down it can be neither used nor declared: whoever connected would be refused.
+            Queue(QUERIES, {**_QUORUM, "x-message-ttl": QUERY_TTL_MS}),
         ),
         bindings=(
             Binding(DEAD, DEAD_LETTERS),

@@ -41,9 +41,14 @@ def test_the_broker_and_the_engine_have_the_same_retry_delays() -> None:
     assert RETRY_GRID_MS == ENGINE_GRID
 
 
+def test_the_loss_of_a_node_makes_no_queue_unusable_that_everybody_declares() -> None:
+    """A classic queue whose node is down cannot be declared either, and then nobody gets connected."""
+    assert {queue.kind for queue in topology().queues} == {"quorum"}
+
+
 def test_every_queue_that_is_kept_is_a_quorum_queue_with_a_delivery_limit() -> None:
     layouts = [topology(), command_queue("a@1"), retry_queue(100)]
-    queues = [queue for layout in layouts for queue in layout.queues if queue.name != "aiki.queries"]
+    queues = [queue for layout in layouts for queue in layout.queues]
 
     assert all(queue.kind == "quorum" and queue.durable for queue in queues)
     assert all(isinstance(queue.arguments["x-delivery-limit"], int) for queue in queues)
