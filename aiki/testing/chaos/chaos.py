@@ -13,7 +13,7 @@ from aiki.testing.chaos.checker import Violation, check
 from aiki.testing.chaos.client import FINISHED
 from aiki.testing.chaos.cluster import Cluster, Size
 from aiki.testing.chaos.faults import KINDS, Fault, draw_faults, lock_of
-from aiki.testing.chaos.history import History, Recorder, load_history
+from aiki.testing.chaos.history import History, Recorder, keep_writes, load_history
 from aiki.testing.chaos.report import Report, report_of
 from aiki.testing.chaos.stored import Watch, read_store, unfinished
 from broker_topology import CONTROL, NOTICES
@@ -70,6 +70,8 @@ async def run_chaos(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> 
         history.left_over += left_over
         await asyncio.to_thread(read_store, cluster.replicas.url, history)
     violations = check(history)
+    if violations:
+        await asyncio.to_thread(keep_writes, cluster.history, history.writes)
     return Chaos(report_of(history, violations, seed=str(plan.seed)), violations, history)
 
 

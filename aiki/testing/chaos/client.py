@@ -160,16 +160,19 @@ class _Load:
 
     async def _follow(self, job: Job, handle: Handle[Any]) -> None:
         """Say what has to be said, and wait for the end. What a wiped broker held is said again."""
-        since = _now_as_file_time()
+        since, in_doubt = _now_as_file_time(), False
         if job.says is not None and job.number not in self._memory.said:
             await self._say(job, handle)
         while not await self._has_ended(handle):
             if self._was_wiped(since):
-                since = _now_as_file_time()
-                if await self._is_gone(handle):
+                since, in_doubt = _now_as_file_time(), True
+            if in_doubt:
+                there = await self._is_there(handle)
+                if there is False:
                     return
-                if job.says is not None:
+                if there and job.says is not None:
                     await self._say(job, handle)
+                in_doubt = there is None
 
     async def _has_ended(self, handle: Handle[Any]) -> bool:
         """Wait for the end, for a while; tell whether it was heard of."""
@@ -197,16 +200,16 @@ class _Load:
             self._recorder.write("said", job=job.number)
             return
 
-    async def _is_gone(self, handle: Handle[Any]) -> bool:
-        """Tell whether the run went with the broker: whoever asks does not find it in the store."""
+    async def _is_there(self, handle: Handle[Any]) -> bool | None:
+        """Tell whether the run is in the store, or went with the broker; ``None``: nobody answers now."""
         try:
             await self._client.get(handle.id)
         except RunNotFoundError:
             self._recorder.write("missing", run_id=handle.id)
-            return True
+            return False
         except AikiError:
-            return False  # Nobody answers now; it is asked again when the patience is over again.
-        return False
+            return None
+        return True
 
     def _was_wiped(self, since: float) -> bool:
         return self._wiped.exists() and self._wiped.stat().st_mtime >= since

@@ -9,7 +9,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     "Replayed",
     "Struck",
     "Written",
+    "keep_writes",
     "load_history",
     "read_lines",
     "recorder_of_this_process",
@@ -168,6 +169,12 @@ class History:
     def wipes(self) -> list[Struck]:
         """The times when the broker lost its data."""
         return [fault for fault in self.faults if fault.kind == "broker-wipe"]
+
+
+def keep_writes(folder: Path, writes: Sequence[Written]) -> None:
+    """Keep what MongoDB reported beside the files of the recorders, for whoever looks for a cause."""
+    lines = (json.dumps(asdict(write)) for write in writes)
+    (folder / "writes.json").write_text("\n".join(lines), encoding="utf-8")
 
 
 def load_history(folder: Path) -> History:
