@@ -4,13 +4,13 @@ import asyncio
 import os
 import sys
 
-from bench.raw.processes import execute, orchestrate
+from bench.raw.processes import AMQP_URL, MONGODB_URL, execute, orchestrate
 
 
 def main() -> None:
     """Run it until it is stopped."""
     (kind,) = sys.argv[1:]
-    amqp_url, mongodb_url = os.environ["BENCH_RAW_AMQP_URL"], os.environ["BENCH_RAW_MONGODB_URL"]
+    amqp_url, mongodb_url = os.environ[AMQP_URL], os.environ[MONGODB_URL]
     asyncio.run(orchestrate(amqp_url, mongodb_url) if kind == "orchestrator" else execute(amqp_url))
 
 

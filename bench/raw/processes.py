@@ -29,9 +29,12 @@ from bench.raw.shape import (
 from bench.raw.wire import Deliveries, Lanes, Wire
 from broker_topology import COMMANDS, NOTICES, client_address, notice_key, partition_queue
 
-__all__ = ["READY", "execute", "orchestrate"]
+__all__ = ["AMQP_URL", "MONGODB_URL", "READY", "execute", "orchestrate"]
 
 READY = "ready"
+
+# Where the environment names the servers.
+AMQP_URL, MONGODB_URL = "BENCH_RAW_AMQP_URL", "BENCH_RAW_MONGODB_URL"
 
 # As Aiki's orchestrator and worker have it by default.
 EVENTS_PREFETCH = 200

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from bench.figures import Figures
 from bench.load import FAN_OUT, IN_FLIGHT, Scale, enqueued, latency_of, throughput_of
 from bench.raw.client import RawClient
+from bench.raw.parts import parts
+from bench.raw.processes import AMQP_URL, MONGODB_URL
 from bench.system import System
 
 __all__ = ["RAW_ROWS", "warm_up_raw"]
@@ -45,6 +47,12 @@ async def enqueue(_system: System, client: RawClient, scale: Scale) -> Figures:
     return await enqueued(ask(), wait, scale)
 
 
+async def each_part(system: System, _client: RawClient, scale: Scale) -> Figures:
+    """Each part of the way by itself."""
+    urls = system.environment
+    return await parts(urls[AMQP_URL], urls[MONGODB_URL], times=scale.one_at_a_time)
+
+
 async def _run(client: RawClient, steps: int) -> None:
     await (await client.enqueue(steps))
 
@@ -54,4 +62,5 @@ RAW_ROWS: Mapping[str, Callable[[System, RawClient, Scale], Awaitable[Figures]]]
     "latency": latency,
     "parallel": parallel,
     "enqueue": enqueue,
+    "parts": each_part,
 }

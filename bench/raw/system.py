@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aiki.testing.servers import MongoNode, RabbitNode
 from bench.raw.client import declare
-from bench.raw.processes import READY
+from bench.raw.processes import AMQP_URL, MONGODB_URL, READY
 from bench.system import Service, System
 
 __all__ = ["RawSystem"]
@@ -21,7 +21,7 @@ class RawSystem(System):
         super().__init__(rabbit, mongo, folder)
         rabbit.add_vhost(NAME)
         self.url = rabbit.url_of(NAME)
-        self.environment |= {"BENCH_RAW_AMQP_URL": self.url, "BENCH_RAW_MONGODB_URL": mongo.url_of(NAME)}
+        self.environment |= {AMQP_URL: self.url, MONGODB_URL: mongo.url_of(NAME)}
         asyncio.run(declare(self.url))
 
     def orchestrator(self, name: str = "orchestrator") -> Service:

@@ -1,0 +1,64 @@
+"""What each part of the way of a run takes by itself, one at a time: why a run takes what it takes."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+
+from aiki.adapters.broker.rabbitmq import apply_topology
+from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
+from aiki.adapters.store.mongodb.driver import close_client, connect, open_database
+from aiki.cli.measuring import one_at_a_time, percentile
+from bench.figures import Figures
+from bench.raw.shape import command_body, entry_document, run_document, run_id
+from bench.raw.wire import Wire
+from broker_topology import COMMANDS, command_queue
+
+__all__ = ["parts"]
+
+# Nobody else consumes from here.
+QUEUE = "parts@1.0.0"
+
+_numbers = count(10**9)
+
+
+async def parts(amqp_url: str, mongodb_url: str, *, times: int) -> Figures:
+    """Do each of them so many *times*; the figure is the median, in milliseconds."""
+    await apply_topology(amqp_url, more=command_queue(QUEUE))
+    wire = await Wire.open(amqp_url)
+    client = connect(mongodb_url)
+    try:
+        database = open_database(client, None)
+        runs, journal = database["runs"], database["journal"]
+        deliveries = await wire.consume([QUEUE], prefetch=100)
+        message = Outgoing(exchange=COMMANDS, routing_key=QUEUE, body=command_body(0, 3), type="ExecuteRun")
+
+        async def confirm(_: int) -> None:
+            await wire.publish((message,))
+
+        async def deliver(_: int) -> None:
+            wire.publish((message,))
+            arrived = await deliveries.receive()
+            await deliveries.acknowledge([tag for tag, _ in arrived])
+
+        async def insert(_: int) -> None:
+            await runs.insert_one(run_document(next(_numbers), 1))
+
+        async def replace(_: int) -> None:
+            number = 10**9
+            await runs.replace_one({"_id": run_id(number)}, run_document(number, 2))
+
+        async def record(_: int) -> None:
+            await journal.insert_one(entry_document(next(_numbers), 1))
+
+        work: Mapping[str, Callable[[int], Awaitable[None]]] = {
+            "publish until confirmed ms": confirm,
+            "publish until delivered ms": deliver,
+            "insert a run ms": insert,
+            "replace a run ms": replace,
+            "insert an entry ms": record,
+        }
+        return {
+            name: percentile((await one_at_a_time(one, times=times)).taken, 0.5) * 1000 for name, one in work.items()
+        }
+    finally:
+        await wire.close()
+        await close_client(client)
