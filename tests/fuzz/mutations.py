@@ -1,4 +1,4 @@
-"""Valid messages, and what becomes of them in hostile hands: the same for hypothesis and for coverage-guided fuzzing."""
+"""Valid messages, and what becomes of them in hostile hands."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -11,6 +11,7 @@ from aiki.codec import messages
 from aiki.codec.envelope import BROKEN_JSON, TOO_LARGE, UNKNOWN_TYPE, UNKNOWN_VERSION, WRONG_CONTENT
 from aiki.codec.messages import MESSAGE_BYTES_MAX
 from aiki.errors import PayloadTooLargeError, UndecodableError
+from tests.fuzz.attempts import attempt, fuzzed
 from tests.fuzz.mutations import CODECS, Codec, mutants, samples, splices
 
 REASONS = {BROKEN_JSON, TOO_LARGE, UNKNOWN_TYPE, UNKNOWN_VERSION, WRONG_CONTENT}
@@ -25,11 +26,10 @@ by_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name
 
 def examine(codec: Codec, body: bytes) -> None:
     """Read *body*; what can be read must be written and read again, and come to the same text."""
-    try:
-        value = codec.decode(body)
-    except UndecodableError as error:
-        assert error.reason in REASONS
-        assert len(error.detail) < 2_000
+    value, refusal = attempt(lambda: codec.decode(body), refusal=UndecodableError)
+    if refusal is not None:
+        assert refusal.reason in REASONS
+        assert len(refusal.detail) < 2_000
         return
     text = codec.encode(value)
     assert codec.encode(codec.decode(text)) == text
@@ -43,6 +43,7 @@ def test_a_message_with_one_evil_value_is_read_or_refused(codec: Codec) -> None:
 
 
 @by_codec
+@fuzzed
 @given(body=splices())
 def test_a_message_that_was_cut_and_glued_is_read_or_refused(codec: Codec, body: bytes) -> None:
     examine(codec, body)
@@ -69,7 +70,7 @@ HUGE = {
     "lists in lists": b"[" * ROOM,
     "objects in objects": b'{"a":' * (ROOM // 5),
     "one key a million times": b'{"v":1,' + b'"v":1,' * (ROOM // 6) + b'"v":1}',
-    "half a million unknown fields": cancellation(b",".join(b'"f%d":1' % number for number in range(500_000))),
+    "two hundred thousand unknown fields": cancellation(b",".join(b'"f%d":1' % number for number in range(200_000))),
     "millions of empty events": b'{"v":1,"events":[' + b"{}," * (ROOM // 3) + b"{}]}",
     "an id of megabytes": cancellation(b'"id":"' + b"x" * ROOM + b'"'),
     "a text of escapes": cancellation(b'"id":"' + b"\\u0000" * (ROOM // 6) + b'"'),
