@@ -10,7 +10,6 @@ from aiki.adapters.broker.rabbitmq import (
     RabbitBroker,
     apply_topology,
     check_topology,
-    deliveries,
     inspect_broker,
 )
 from aiki.engine.commands import AnnounceOutcome, ArmTimer, Command
@@ -458,19 +457,6 @@ class TestSeveralQueues:
         await staying.close()
         found = await inspect_broker(str(system.url), queues)
         assert found.missing == ()
-
-
-async def test_without_the_drivers_private_place_deliveries_come_by_its_public_callback(
-    system: RabbitSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deliveries, "_HOOK", "no_such_place")
-    broker = await system.connect()
-    subscription = await broker.consume_events(0, prefetch=100)
-
-    for number in range(50):
-        await broker.publish_events(0, [signal(number)], timeout=PATIENCE)
-
-    assert bodies_of(await collect(subscription, 50)) == [(signal(number),) for number in range(50)]
 
 
 class TestStarting:

@@ -7,16 +7,13 @@ asked. So a query whose link is lost has no answer, and is asked again.
 import asyncio
 from uuid import uuid4
 
-from pamqp import commands
-from pamqp.header import ContentHeader
-
-from aiki.adapters.broker.rabbitmq.deliveries import collect_deliveries
 from aiki.adapters.broker.rabbitmq.link import BLOCKED, BLOCKED_HINT, Link
 from aiki.adapters.broker.rabbitmq.outgoing import DIRECT_REPLY_TO, query_message
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
 from aiki.adapters.broker.rabbitmq.trouble import talking
 from aiki.adapters.broker.rabbitmq.waiting import Deadline
 from aiki.adapters.broker.rabbitmq.windows import PublishChannel
+from aiki.adapters.broker.rabbitmq.wire import Delivered
 from aiki.codec.messages import decode_answer
 from aiki.engine.queries import Answer, Query
 from aiki.errors import AikiError, BrokerUnavailableError, PublishUncertainError, QueryTimeoutError, UndecodableError
@@ -52,7 +49,7 @@ class Asker:
         """
         asker = cls(link)
         channel = await link.publishing_channel()
-        callback = collect_deliveries(channel, asker._arrive)
+        callback = link.collect(channel, asker._arrive)
         with talking("ask"):
             # The reply address belongs to the channel that consumes from it, before it asks.
             await channel.basic_consume(DIRECT_REPLY_TO, callback, no_ack=True, timeout=RPC_SECONDS)
@@ -105,10 +102,10 @@ class Asker:
                 answered.set_exception(BrokerUnavailableError(f"there is no answer: {reason}"))
                 answered.exception()  # Whoever asked may have left; that is no error.
 
-    def _arrive(self, _deliver: commands.Basic.Deliver, header: ContentHeader, body: bytes) -> None:
-        answered = self._pending.get(header.properties.correlation_id or "")
+    def _arrive(self, delivered: Delivered) -> None:
+        answered = self._pending.get(delivered.properties.correlation_id or "")
         if answered is not None and not answered.done():
-            answered.set_result(body)
+            answered.set_result(delivered.body)
 
 
 class Askers:

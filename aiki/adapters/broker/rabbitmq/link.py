@@ -16,11 +16,12 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractConnection as DriverConnection
+from aiormq.abc import ConsumerCallback, DeliveredMessage
 from aiormq.channel import Channel
 from yarl import URL
 
 from aiki.adapters.broker.rabbitmq.trouble import connecting, reason_of, talking
-from aiki.adapters.broker.rabbitmq.wire import GuardedConnection
+from aiki.adapters.broker.rabbitmq.wire import Arrive, GuardedConnection
 from aiki.errors import BrokerUnavailableError, ConfigurationError
 
 __all__ = ["BLOCKED", "BLOCKED_HINT", "VERSION_MIN", "Address", "Link", "addresses_of"]
@@ -86,7 +87,7 @@ def _version_of(connection: DriverConnection) -> tuple[int, ...]:
 class Link:
     """Two connections to one broker. Made by ``open``; ``lost`` is done as soon as either of them is gone."""
 
-    def __init__(self, address: Address, publishing: AbstractConnection, consuming: AbstractConnection) -> None:
+    def __init__(self, address: Address, publishing: GuardedConnection, consuming: GuardedConnection) -> None:
         self.address = address
         self._connections = (publishing, consuming)
         self._publishing, self._consuming = _driver(publishing), _driver(consuming)
@@ -180,6 +181,16 @@ class Link:
         """
         return await _channel(self._consuming, confirms=False)
 
+    def collect(self, channel: Channel, arrive: Arrive) -> ConsumerCallback:
+        """Have *arrive* called with each delivery on *channel* while it is open; returns the callback to consume with.
+
+        *arrive* must neither wait nor raise: everything that comes in waits for it.
+        """
+        of = self._connections[0 if channel.connection is self._publishing else 1]
+        leave = of.wire.deliver(channel.number, arrive)
+        channel.closing.add_done_callback(lambda _: leave())
+        return _come_too_late
+
     async def close(self, reason: str) -> None:
         """Disconnect, politely if the broker still answers."""
         self.lose(reason)
@@ -189,21 +200,27 @@ class Link:
         self.lose(reason_of(None if closing.cancelled() else closing.exception()))
 
 
+async def _come_too_late(_message: DeliveredMessage) -> None:
+    """Leave a message alone that comes while its channel closes: it goes back to its queue."""
+
+
 def _driver(connection: AbstractConnection) -> DriverConnection:
     if connection.transport is None:
         raise BrokerUnavailableError("the connection was lost while connecting")
     return connection.transport.connection
 
 
-async def _connect(address: Address, name: str, *, heartbeat: int, timeout: float) -> AbstractConnection:
+async def _connect(address: Address, name: str, *, heartbeat: int, timeout: float) -> GuardedConnection:
     query = {"heartbeat": str(heartbeat), **address.url.query}
     with connecting(str(address)):
-        return await aio_pika.connect(
+        connection = await aio_pika.connect(
             address.url.with_query(query),
             timeout=timeout,
             client_properties={"connection_name": name, "product": "Aiki"},
             connection_class=GuardedConnection,
         )
+    assert isinstance(connection, GuardedConnection)
+    return connection
 
 
 async def _disconnect(connection: AbstractConnection) -> None:

@@ -10,16 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from aiormq.abc import ChannelFrame
+from aiormq.abc import ChannelFrame, ConsumerCallback
 from aiormq.channel import Channel
 from pamqp import commands
-from pamqp.header import ContentHeader
 
 from aiki.adapters.broker.rabbitmq.declaring import RPC_SECONDS, declare_on
-from aiki.adapters.broker.rabbitmq.deliveries import collect_deliveries
 from aiki.adapters.broker.rabbitmq.frames import ack_frame
 from aiki.adapters.broker.rabbitmq.link import Link
 from aiki.adapters.broker.rabbitmq.trouble import reason_of, talking
+from aiki.adapters.broker.rabbitmq.wire import Delivered
 from aiki.errors import AikiError, BrokerError, DeliveryLostError, UndecodableError
 from aiki.observability import get_logger
 from aiki.ports.broker import Delivery, Subscription
@@ -46,9 +45,22 @@ class Arrival:
     """A message as it came from the wire."""
 
     queue: str
-    tag: int
-    body: bytes
-    properties: commands.Basic.Properties
+    delivered: Delivered
+
+    @property
+    def tag(self) -> int:
+        """Its number in the channel."""
+        return self.delivered.tag
+
+    @property
+    def body(self) -> bytes:
+        """What it says."""
+        return self.delivered.body
+
+    @property
+    def properties(self) -> commands.Basic.Properties:
+        """What is said about it."""
+        return self.delivered.properties
 
 
 Refuse = Callable[[Arrival, UndecodableError], Awaitable[None]]
@@ -57,6 +69,8 @@ Refuse = Callable[[Arrival, UndecodableError], Awaitable[None]]
 
 class RabbitSubscription(Subscription[T], Generic[T]):
     """Deliveries over one channel. ``begin`` starts it."""
+
+    _callback: ConsumerCallback
 
     def __init__(self, channel: Channel, *, decode: Callable[[Arrival], T], refuse: Refuse) -> None:
         self._channel = channel
@@ -73,7 +87,6 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         self._lost: str | None = None
         self._beside: set[asyncio.Task[None]] = set()
         self._when_lost: list[Callable[[], object]] = []
-        self._callback = collect_deliveries(channel, self._arrive)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
         self._closing = channel.closing
         self._closing.add_done_callback(self._on_closed)
@@ -87,6 +100,7 @@ class RabbitSubscription(Subscription[T], Generic[T]):
             BrokerUnavailableError: the link is gone, or a queue does not exist.
             ConfigurationError: we may not consume from there.
         """
+        self._callback = link.collect(self._channel, self._arrive)
         try:
             with talking("consume"):
                 if private is not None:
@@ -202,17 +216,16 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         if self._lost is not None:
             raise DeliveryLostError(f"the subscription ended: {self._lost}")
 
-    def _arrive(self, deliver: commands.Basic.Deliver, header: ContentHeader, body: bytes) -> None:
-        """Take one delivery. Runs in the driver's reader, and never waits."""
-        tag = deliver.delivery_tag
-        if tag is None or self._lost is not None:
+    def _arrive(self, delivered: Delivered) -> None:
+        """Take one delivery. Runs in the reader of the connection, and never waits."""
+        if self._lost is not None:
             return
-        consumer = deliver.consumer_tag or ""
-        arrival = Arrival(self._queues.get(consumer, ""), tag, body, header.properties)
+        tag, consumer = delivered.tag, delivered.consumer
+        arrival = Arrival(self._queues.get(consumer, ""), delivered)
         self._unacknowledged[tag] = consumer
         self._on_delivered(consumer)
         try:
-            self._arrived.append(Delivery(self._decode(arrival), bool(deliver.redelivered), tag))
+            self._arrived.append(Delivery(self._decode(arrival), delivered.redelivered, tag))
         except UndecodableError as error:
             self._do_beside(self._refuse_one(arrival, error))
         else:
