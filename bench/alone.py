@@ -14,6 +14,7 @@ from aiki.engine.payload import digest, dump_payload
 from aiki.engine.state import Pair
 from aiki.worker.history import History
 from aiki.worker.replay import Replay
+from bench.counting import cost_of_three_steps
 from bench.figures import Figures
 from bench.load import IN_FLIGHT, Scale
 from bench.workflows import long_count, three_steps
@@ -88,4 +89,13 @@ def _replayed(length: int) -> float:
     return taken * 1000
 
 
-ROWS_ALONE: Mapping[str, Callable[[Path, Scale], Figures]] = {"embedded": embedded_engine, "replay": replay}
+def counts(_folder: Path, _scale: Scale) -> Figures:
+    """What a run of W1 costs by itself, counted; the same on every machine."""
+    return {f"{name} per run": number for name, number in asyncio.run(cost_of_three_steps()).items()}
+
+
+ROWS_ALONE: Mapping[str, Callable[[Path, Scale], Figures]] = {
+    "embedded": embedded_engine,
+    "replay": replay,
+    "counts": counts,
+}

@@ -83,12 +83,10 @@ async def execute(amqp_url: str) -> None:
 async def _execute_one(lanes: Lanes, deliveries: Deliveries, tag: int, body: bytes) -> None:
     number, steps = map(int, body.split(b" ", 2)[:2])
     lanes.say(Said(STARTED, number, steps))
-    if steps > 0:
-        for seq in range(1, steps + 1):
-            await lanes.say(Said(RECORDED, number, steps, seq))
-    else:
-        for recorded in [lanes.say(Said(RECORDED, number, steps, seq)) for seq in range(1, 1 - steps)]:
-            await recorded
+    for seq in range(1, abs(steps) + 1):
+        recorded = lanes.say(Said(RECORDED, number, steps, seq))
+        if 0 < seq < steps:
+            await recorded  # Behind the last one nothing starts that would have to wait: the end goes along.
     await lanes.say(Said(COMPLETED, number, steps))
     await deliveries.acknowledge((tag,))
 

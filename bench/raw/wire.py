@@ -6,14 +6,12 @@ from typing import Self
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
-from pamqp import commands
-from pamqp.header import ContentHeader
 
-from aiki.adapters.broker.rabbitmq.deliveries import collect_deliveries
 from aiki.adapters.broker.rabbitmq.frames import ack_frame
 from aiki.adapters.broker.rabbitmq.link import Link, addresses_of
 from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
 from aiki.adapters.broker.rabbitmq.windows import PublishChannel, Refusal
+from aiki.adapters.broker.rabbitmq.wire import Delivered
 from bench.raw.shape import PARTITIONS, Said, said
 from broker_topology import EVENTS, partition_key
 
@@ -44,7 +42,7 @@ class Wire:
         """Consume from *queues*, over one channel."""
         channel = await self.link.consuming_channel()
         deliveries = Deliveries(channel)
-        callback = collect_deliveries(channel, deliveries.arrive)
+        callback = self.link.collect(channel, deliveries.arrive)
         await channel.basic_qos(prefetch_count=prefetch)
         for queue in queues:
             await channel.basic_consume(queue, callback)
@@ -64,9 +62,9 @@ class Deliveries:
         self._arrived: list[tuple[int, bytes]] = []
         self._awakened = asyncio.Event()
 
-    def arrive(self, deliver: commands.Basic.Deliver, _header: ContentHeader, body: bytes) -> None:
-        """Take one delivery, in the driver's reader."""
-        self._arrived.append((deliver.delivery_tag or 0, body))
+    def arrive(self, delivered: Delivered) -> None:
+        """Take one delivery, in the reader of the wire."""
+        self._arrived.append((delivered.tag, delivered.body))
         self._awakened.set()
 
     async def receive(self) -> list[tuple[int, bytes]]:
