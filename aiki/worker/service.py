@@ -74,6 +74,7 @@ class Worker:
         grace = seconds("shutdown_grace", shutdown_grace, zero=True) or 0.0
         self._session: Session | None = None
         self._stopping = False
+        self._stop_is_under_way = False
         self.registry = _LiveRegistry(*workflows, *tasks, on_change=self._take_anew)
         self.settings = replace(
             settings or WorkerSettings(), max_concurrent_runs=max_concurrent_runs, shutdown_grace=grace
@@ -163,14 +164,19 @@ class Worker:
         """
         if self._ended is None or self._ended.done():
             return
-        if self._stopping:
+        if self._stop_is_under_way:
             await asyncio.wait({self._ended})
             return
-        self._stopping = True
+        self._stopping = self._stop_is_under_way = True
         if grace is not None:
             self._surroundings.grace = seconds("grace", grace, zero=True) or 0.0
-        log.info("worker.stopping", worker=self.name, held=len(self.held_runs), grace=self._surroundings.grace)
+        try:
+            await self._stop_in_order()
+        finally:
+            self._stop_is_under_way = False  # One that was cancelled may be asked for again.
 
+    async def _stop_in_order(self) -> None:
+        log.info("worker.stopping", worker=self.name, held=len(self.held_runs), grace=self._surroundings.grace)
         if self._session is not None:
             with suppress(BrokerError):
                 await self._session.stop_taking()

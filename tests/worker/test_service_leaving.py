@@ -53,6 +53,26 @@ async def a_worker(engine: Engine, bench: Bench, **options: Any) -> AsyncIterato
         yield worker
 
 
+async def test_a_stop_that_was_cancelled_may_be_asked_for_again() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench, shutdown_grace=SOON) as worker:
+            handle = await bench.working.enqueue(client, "a")
+            await eventually(lambda: bench.begun)
+            stopping = asyncio.create_task(worker.stop())
+            await eventually(lambda: worker._stopping)
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+
+            async with asyncio.timeout(SOON):
+                await worker.stop(grace=0)
+
+        bench.open.set()
+        async with a_worker(engine, bench):
+            assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
+
+
 async def test_a_stop_waits_for_the_task_that_executes_and_gives_the_run_back_where_it_is() -> None:
     bench = Bench()
     async with an_engine() as engine:

@@ -202,7 +202,13 @@ class RabbitSubscription(Subscription[T], Generic[T]):
             except AikiError as error:
                 self._give_up(error.message)
 
-        await asyncio.shield(self._do_beside(asking()))
+        asked = self._do_beside(asking())
+        await asyncio.wait({asked})
+        # Closing the subscription cancels what goes on beside it, and not whoever waits for that.
+        if asked.cancelled():
+            work.close()  # It may not have begun.
+        else:
+            asked.result()
         self._check()
 
     def _do_beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
