@@ -1,6 +1,6 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check static format simulate chaos soak overload bench bench-check up down topology clean
+.PHONY: fuzz help setup demo test check static format simulate chaos soak overload bench bench-check up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.
@@ -51,6 +51,11 @@ soak: setup  ## Look for what grows, under load and faults (MINUTES=60 RATE=20 S
 
 overload: setup  ## Enqueue far more than one slow worker can do (RUNS=100000)
 	.venv/bin/python -m bench.overload --runs $(or $(RUNS),100000)
+
+fuzz: setup  ## Fuzz the decoders, led by coverage, and look closer at all else that comes in (SECONDS=60)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	.venv/bin/python -m tests.fuzz.guided $(or $(SECONDS),60)
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),500) .venv/bin/python -m pytest -q tests/fuzz --timeout 1200
 
 bench: setup  ## Measure how fast it is, on servers of its own (ROWS="throughput latency" for some)
 	.venv/bin/python -m bench $(ROWS)

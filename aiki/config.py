@@ -21,7 +21,16 @@ from pydantic.fields import FieldInfo
 from aiki.errors import ConfigurationError
 from aiki.observability.secrets import masked
 
-__all__ = ["Address", "Allowed", "Settings", "load_settings", "parse_address", "parse_duration", "unknown_variables"]
+__all__ = [
+    "DURATION_MAX",
+    "Address",
+    "Allowed",
+    "Settings",
+    "load_settings",
+    "parse_address",
+    "parse_duration",
+    "unknown_variables",
+]
 
 PREFIX = "AIKI_"
 
@@ -89,9 +98,9 @@ def _path(value: object) -> object:
 
 
 # Added to the present it still is a date.
-_CENTURY = timedelta(days=36_500)
+DURATION_MAX = timedelta(days=36_500)
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0), le=_CENTURY)]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0), le=DURATION_MAX)]
 _A_DURATION = Allowed("a duration: seconds, or such as 500ms, 30s, 15m, 12h, 30d; at most 100 years")
 
 

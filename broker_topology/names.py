@@ -14,6 +14,7 @@ __all__ = [
     "DEAD_LETTERS",
     "EVENTS",
     "NAME_BYTES_MAX",
+    "NAME_PATTERN",
     "NOTICES",
     "QUERIES",
     "RETRY",
@@ -37,8 +38,8 @@ NAME_BYTES_MAX = 255
 
 # <workflow>@<version>, or the name of a task queue. Names of Aiki and of RabbitMQ itself are neither.
 # The same text is a regular expression for RabbitMQ's permissions, which are Perl's, like Python's.
-_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-COMMAND_QUEUE_PATTERN = rf"(?!aiki\.|amq\.){_NAME}(@{_NAME})?"
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+COMMAND_QUEUE_PATTERN = rf"(?!aiki\.|amq\.){NAME_PATTERN}(@{NAME_PATTERN})?"
 
 _COMMAND_QUEUE = re.compile(COMMAND_QUEUE_PATTERN)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")

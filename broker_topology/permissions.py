@@ -10,10 +10,13 @@ So who may not configure ``aiki.*`` cannot make what is missing there: the
 topology has to be applied by an operator (or an orchestrator) first.
 """
 
-from broker_topology.model import Permission, Policy, Role, TopicPermission
-from broker_topology.names import COMMAND_QUEUE_PATTERN, NOTICES
+import re
+from dataclasses import replace
 
-__all__ = ["DECLARING", "PERMISSIONS", "TOPIC_PERMISSIONS", "policies"]
+from broker_topology.model import Permission, Policy, Role, TopicPermission
+from broker_topology.names import COMMAND_QUEUE_PATTERN, NAME_PATTERN, NOTICES, check_command_queue
+
+__all__ = ["DECLARING", "PERMISSIONS", "TOPIC_PERMISSIONS", "policies", "worker_of"]
 
 DECLARING = frozenset({Role.ORCHESTRATOR, Role.OPERATOR})
 """The roles that may declare the whole topology; a worker may declare the queues of its own commands."""
@@ -55,6 +58,25 @@ PERMISSIONS = (
     ),
     Permission(Role.MONITOR, configure=_NOTHING, write=_NOTHING, read=_NOTHING, tags=("monitoring",)),
 )
+
+
+def worker_of(name: str) -> Permission:
+    """Narrow the permissions of a worker to the workflow *name* with all its versions, or to the task queue *name*.
+
+    It declares no queues of commands, and binds none: whoever may bind a queue of his own to ``aiki.commands`` can
+    have a copy of everybody's orders. So these queues have to be declared ahead.
+
+    Raises:
+        QueueNameError: no queue can have this name.
+    """
+    own = re.escape(check_command_queue(name)) + ("" if "@" in name else f"(@{NAME_PATTERN})?")
+    return replace(
+        next(permission for permission in PERMISSIONS if permission.role is Role.WORKER),
+        configure=rf"^({_OWN_NOTICES}|{_OWN_CONTROL})$",
+        write=rf"^(aiki\.(events|queries|dead)|{_OWN_NOTICES}|{_OWN_CONTROL})$",
+        read=rf"^(aiki\.(notices|control)|{_OWN_NOTICES}|{_OWN_CONTROL}|{own})$",
+    )
+
 
 # Whoever knows a run's id may hear of it; nobody but an operator hears of all.
 _ONE_CLIENT_OR_ONE_RUN = r"^(client\.[^*#]+|\*\.[^.*#]+\.\*)$"

@@ -122,8 +122,12 @@ def _things(reference: str) -> list[object]:
 
 def _imported(name: str) -> ModuleType:
     if name.endswith(".py"):
-        file = Path(name).expanduser().absolute()
-        if not file.is_file():
+        try:
+            file = Path(name).expanduser().absolute()
+            found = file.is_file()
+        except (RuntimeError, ValueError) as error:  # No such user has a home, or no file can be called so.
+            raise ConfigurationError(f"there is no file {name!r}: {error}", hint=_HINT) from error
+        if not found:
             raise ConfigurationError(f"there is no file {name}", hint=_HINT)
         sys.path.insert(0, str(file.parent))
         name = file.stem

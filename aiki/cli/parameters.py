@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from aiki.config import parse_duration
+from aiki.config import DURATION_MAX, parse_duration
+from aiki.errors import shortened
 
 __all__ = ["DURATION"]
 
@@ -18,8 +19,9 @@ class _Duration(click.ParamType[timedelta]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Read it, or fail as a usage error."""
         span = parse_duration(value)
-        if not isinstance(span, timedelta) or span <= timedelta():
-            self.fail(f"{value!r} is no duration: give seconds, or such as 500ms, 30s, 15m, 12h, 30d", param, ctx)
+        if not isinstance(span, timedelta) or not timedelta() < span <= DURATION_MAX:
+            allowed = "give seconds, or such as 500ms, 30s, 15m, 12h, 30d, and at most 100 years"
+            self.fail(f"{shortened(value)} is no duration: {allowed}", param, ctx)
         return span
 
 

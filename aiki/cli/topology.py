@@ -11,7 +11,7 @@ from aiki.cli.app import load_app
 from aiki.cli.output import as_json, print_json, remark
 from aiki.cli.session import settings_of, url_option
 from aiki.config import Settings
-from broker_topology import Topology, command_queue, definitions_json, retry_queues, topology
+from broker_topology import QueueNameError, Topology, command_queue, definitions_json, retry_queues, topology
 
 __all__ = ["apply", "check", "export"]
 
@@ -72,11 +72,21 @@ def check(partitions: int | None, apps: Sequence[str], retries: bool, as_json: b
 @_partitions
 @click.option("--vhost", default="/", show_default=True, help="The virtual host.")
 @click.option("--rabbitmq", "version", default="3.10", show_default=True, help="The version of RabbitMQ it is for.")
+@click.option(
+    "--worker",
+    "workers",
+    multiple=True,
+    metavar="NAME",
+    help="With a user whose workers serve this workflow or task queue alone; repeatable.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
-def export(partitions: int | None, vhost: str, version: str, output: Path | None) -> None:
+def export(partitions: int | None, vhost: str, version: str, workers: Sequence[str], output: Path | None) -> None:
     """Write the definitions file: exchanges, queues, policies, and a user with least permissions for each role."""
     settings = settings_of(partitions=partitions)
-    text = definitions_json(settings.partitions, vhost=vhost, version=_version(version))
+    try:
+        text = definitions_json(settings.partitions, vhost=vhost, version=_version(version), workers=workers)
+    except QueueNameError as error:
+        raise click.BadParameter(str(error), param_hint="--worker") from error
     if output is None:
         click.echo(text, nl=False)
     else:

@@ -30,6 +30,7 @@ from broker_topology import Role, definitions, password_hash
 
 PASSWORD = "of-a-test"
 QUEUE = "contract@1"
+TEAM, TEAM_QUEUE = "team-a.x", "team-a.x@1"
 PARTITIONS = 2
 
 pytestmark = pytest.mark.timeout(120)
@@ -43,7 +44,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
     folder = tmp_path_factory.mktemp("permissions")
     hashes = {role: password_hash(PASSWORD, b"salt") for role in Role}
     file = folder / "definitions.json"
-    file.write_text(json.dumps(definitions(PARTITIONS, password_hashes=hashes)), encoding="utf-8")
+    made = definitions(PARTITIONS, password_hashes=hashes, workers=[TEAM])
+    file.write_text(json.dumps(made), encoding="utf-8")
     with RabbitNode(folder / "rabbit") as node:
         node.ctl("import_definitions", str(file))
         yield node
@@ -145,7 +147,21 @@ async def bind_everything(channel: Channel, queue: str) -> None:
     await own.bind("aiki.notices", "#", timeout=PATIENCE)
 
 
+async def bind_to(channel: Channel, exchange: str, key: str) -> None:
+    """Have a copy of what goes to others."""
+    own = await channel.declare_queue(f"aiki.notices.{key}", exclusive=True)
+    await own.bind(exchange, key, timeout=PATIENCE)
+
+
 REFUSED = [
+    (Role.CLIENT, bind_to, ("aiki.commands", QUEUE)),
+    (Role.CLIENT, bind_to, ("aiki.events", "0")),
+    (Role.CLIENT, bind_to, ("aiki.control", "worker-1")),
+    (Role.CLIENT, bind_to, ("aiki.queries", "aiki.queries")),
+    (Role.CLIENT, bind_to, ("aiki.dead", "")),
+    (Role.WORKER, bind_to, ("aiki.events", "0")),
+    (Role.WORKER, bind_to, ("aiki.queries", "aiki.queries")),
+    (Role.WORKER, bind_to, ("aiki.dead", "")),
     (Role.CLIENT, publish, ("aiki.commands", QUEUE)),
     (Role.CLIENT, publish, ("aiki.control", "worker-1")),
     (Role.CLIENT, publish, ("aiki.notices", "a.b.c")),
@@ -182,6 +198,57 @@ async def test_what_a_role_does_not_need_is_refused(
     url_of: UrlOf, role: Role, act: Callable[..., Awaitable[None]], arguments: tuple[str, ...]
 ) -> None:
     async with await aio_pika.connect(url_of(role)) as connection:
+        channel = await connection.channel()
+
+        with pytest.raises((aio_pika.exceptions.ChannelClosed, asyncio.CancelledError)) as caught:
+            await act(channel, *arguments)
+
+    assert "ACCESS_REFUSED" in repr(caught.value)
+
+
+@pytest.fixture
+def team_url(node: RabbitNode) -> str:
+    return node.url_of("/", user=f"aiki-worker-{TEAM}", password=PASSWORD)
+
+
+async def test_workers_of_one_workflow_can_do_their_work(broker_of: BrokerOf, team_url: str) -> None:
+    orchestrator = await broker_of(Role.ORCHESTRATOR)
+    await orchestrator.send([execute_run(1, queue=TEAM_QUEUE)], timeout=PATIENCE)  # Declares the queue.
+    worker = RabbitBroker(team_url, partitions=PARTITIONS)
+    await worker.start()
+    try:
+        commands = await worker.consume_commands([TEAM_QUEUE], prefetch=1)
+        await (await worker.consume_control("worker-a")).close()
+        await worker.publish_events(1, [signal(9)], timeout=PATIENCE)
+
+        assert bodies_of(await collect(commands, 1)) == [execute_run(1, queue=TEAM_QUEUE)]
+    finally:
+        await worker.close()
+
+
+@pytest.mark.parametrize(
+    ("act", "arguments"),
+    [
+        (consume, (QUEUE,)),
+        (consume, ("gpu",)),
+        (consume, ("teamXaYx@1",)),
+        (bind_to, ("aiki.commands", QUEUE)),
+        (bind_to, ("aiki.commands", TEAM_QUEUE)),
+        (publish, ("aiki.commands", TEAM_QUEUE)),
+        (publish_by_default_exchange, (TEAM_QUEUE,)),
+        (declare, (QUEUE,)),
+        (declare, (f"{TEAM_QUEUE}.2",)),
+        (delete, (TEAM_QUEUE,)),
+        (consume, ("aiki.events.0",)),
+    ],
+)
+async def test_workers_of_one_workflow_cannot_have_the_orders_of_another(
+    broker_of: BrokerOf, team_url: str, act: Callable[..., Awaitable[None]], arguments: tuple[str, ...]
+) -> None:
+    orchestrator = await broker_of(Role.ORCHESTRATOR)
+    for queue in (QUEUE, "gpu", "teamXaYx@1", TEAM_QUEUE):
+        await (await orchestrator.consume_commands([queue], prefetch=1)).close()
+    async with await aio_pika.connect(team_url) as connection:
         channel = await connection.channel()
 
         with pytest.raises((aio_pika.exceptions.ChannelClosed, asyncio.CancelledError)) as caught:
