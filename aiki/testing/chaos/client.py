@@ -43,7 +43,7 @@ WIPED = "wiped"
 
 JOBS_EACH = 10_000_000
 """How many numbers of jobs each client has for itself."""
-BURST_SIZE = 300
+BURST_SIZE = 1000
 PATIENCE_SECONDS = 15.0
 
 _ENDS: Sequence[tuple[type[RunEndedError], RunStatus]] = (

@@ -368,7 +368,7 @@ KINDS: Mapping[str, Kind] = {
     "client-kill": Kind(4, "client", partial(_kill, "client")),
     "client-cut": Kind(4, "client", partial(_cut, "client")),
     "client-isolated": Kind(2, "client", partial(_isolate, "client", Way.BOTH)),
-    "burst": Kind(4, "client", _burst),
+    "burst": Kind(6, "client", _burst),
     "broker-kill": Kind(2, "broker", _kill_broker),
     "broker-leader-kill": Kind(2, "broker", _kill_leader),
     "broker-restart": Kind(2, "broker", _restart_broker),
