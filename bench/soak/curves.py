@@ -11,8 +11,8 @@ __all__ = ["Trend", "draw", "table", "trends"]
 
 VETERANS = ("veteran orchestrator", "veteran worker", "client")
 
-# What is looked at, by unit, and how much of it may come and go within an hour without meaning anything.
-_TOLERANCES = {"MiB": 6.0, "descriptors": 3.0, "tasks": 5.0, "threads": 3.0, "sockets": 3.0}
+# How much of what a process has comes and goes with what it happens to hold, without meaning anything.
+_TOLERANCES = {"MiB": 6.0, "objects": 6_000, "tasks": 30, "descriptors": 4, "threads": 4, "sockets": 4}
 _SHARE_TOLERATED = 0.05
 
 _PANELS = (
