@@ -43,7 +43,7 @@ def check(arguments: list[str], *, typed: str = "") -> click.testing.Result:
     result = CliRunner().invoke(aiki, arguments, input=typed)
     assert result.exit_code in (FINE, FAILED, MISUSED), (arguments, result.exception)
     assert isinstance(result.exception, SystemExit | None), (arguments, result.exception)
-    assert "AIKI_DEBUG" not in result.stderr, (arguments, result.stderr)
+    assert "error: unexpected" not in result.stderr, (arguments, result.stderr)
     assert "Traceback" not in result.output, (arguments, result.output)
     assert "s3cret" not in result.output
     if result.exit_code != FINE:

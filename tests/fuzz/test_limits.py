@@ -1,0 +1,130 @@
+"""Exactly at each limit everything works; one beyond it is refused where it is made, before anything is sent."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+import aiki
+from aiki import Client, InvalidNameError, InvalidOptionError, PayloadTooLargeError, Run, RunFailedError, Worker
+from aiki import task as a_task
+from aiki import workflow as a_workflow
+from aiki.engine.payload import PAYLOAD_BYTES_MAX
+from broker_topology.names import NAME_BYTES_MAX
+
+PATIENCE = 30.0
+QUOTES = len('""')
+ARGUMENT = len('{"text":""}')
+
+
+@a_task
+async def repeat(text: str, times: int) -> str:
+    return text * times
+
+
+@a_task
+async def complain(characters: int) -> None:
+    raise ValueError("x" * characters)
+
+
+@a_workflow
+async def echo(run: Run, text: str) -> str:
+    return text
+
+
+@a_workflow
+async def grow(run: Run, times: int) -> int:
+    return len(await repeat.run(run, "x", times))
+
+
+@a_workflow
+async def listen(run: Run) -> int:
+    return len(await run.wait_for_signal("said", str))
+
+
+@a_workflow
+async def fail(run: Run, characters: int) -> None:
+    await complain.run(run, characters)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with aiki.embedded() as client, Worker(client, workflows=[echo, grow, listen, fail]):
+        yield client
+
+
+async def test_an_input_and_a_result_may_have_a_mebibyte(client: Client) -> None:
+    text = "x" * (PAYLOAD_BYTES_MAX - ARGUMENT)
+
+    handle = await echo.enqueue(client, text)
+
+    assert await handle.wait_for_completion(timeout=PATIENCE) == text
+    with pytest.raises(PayloadTooLargeError) as caught:
+        await echo.enqueue(client, text + "x")
+    assert (caught.value.size, caught.value.bytes_max) == (PAYLOAD_BYTES_MAX + 1, PAYLOAD_BYTES_MAX)
+    with pytest.raises(PayloadTooLargeError):
+        await echo.enqueue(client, text[:-1] + "é")  # Bytes count, not characters.
+    assert len((await client.find()).runs) == 1
+
+
+async def test_a_result_of_a_task_may_have_a_mebibyte_and_one_more_byte_fails_the_run(client: Client) -> None:
+    most = PAYLOAD_BYTES_MAX - QUOTES
+
+    fits, does_not = await grow.enqueue(client, most), await grow.enqueue(client, most + 1)
+
+    assert await fits.wait_for_completion(timeout=PATIENCE) == most
+    with pytest.raises(RunFailedError, match="1,048,577 bytes as JSON, 1,048,576 are allowed"):
+        await does_not.wait_for_completion(timeout=PATIENCE)
+
+
+async def test_a_signal_may_have_a_mebibyte(client: Client) -> None:
+    handle = await listen.enqueue(client)
+    most = PAYLOAD_BYTES_MAX - QUOTES
+
+    with pytest.raises(PayloadTooLargeError, match="signal 'said'"):
+        await handle.send("said", "x" * (most + 1))
+    await handle.send("said", "x" * most)
+
+    assert await handle.wait_for_completion(timeout=PATIENCE) == most
+
+
+async def test_the_message_of_a_failure_is_cut_and_never_an_obstacle(client: Client) -> None:
+    handle = await fail.enqueue(client, 2 * PAYLOAD_BYTES_MAX)
+
+    with pytest.raises(RunFailedError, match=r"ValueError: x{100}"):
+        await handle.wait_for_completion(timeout=PATIENCE)
+    failure = (await handle.get()).failure
+    assert failure is not None
+    assert len(failure.message) < 10_000
+
+
+async def test_a_key_and_tags_have_limits_of_their_own(client: Client) -> None:
+    fitting = echo.with_options(idempotency_key="k" * 512, tags=["t" * 100, *map(str, range(31))])
+    handle = await fitting.enqueue(client, "x")
+
+    run = await handle.get()
+    assert (len(run.key or ""), len(run.tags)) == (512, 32)
+    with pytest.raises(InvalidOptionError, match="512 characters"):
+        echo.with_options(idempotency_key="k" * 513)
+    with pytest.raises(InvalidOptionError, match="100 characters"):
+        echo.with_options(tags=["t" * 101])
+    with pytest.raises(InvalidOptionError, match="at most 32"):
+        echo.with_options(tags=list(map(str, range(33))))
+
+
+@pytest.mark.parametrize("option", ["delay", "retention", "timeout"])
+def test_a_duration_may_have_a_century(option: str) -> None:
+    century = 100 * 365 * 86_400.0
+
+    echo.with_options(**{option: century})  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptionError, match="at most a century"):
+        echo.with_options(**{option: century + 1})  # type: ignore[arg-type]
+
+
+def test_the_longest_names_make_a_queue_that_the_broker_takes() -> None:
+    longest = a_workflow(name="n" * 100, version="v" * 100)(echo.function)
+
+    assert len(longest.queue.encode()) <= NAME_BYTES_MAX
+    with pytest.raises(InvalidNameError, match="101 characters"):
+        a_workflow(name="n" * 101)(echo.function)
+    with pytest.raises(InvalidNameError, match="101 characters"):
+        a_workflow(version="v" * 101)(echo.function)
