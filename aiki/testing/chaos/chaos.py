@@ -69,9 +69,9 @@ async def run_chaos(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> 
         history.writes = watch.writes
         history.left_over += left_over
         await asyncio.to_thread(read_store, cluster.replicas.url, history)
-    violations = check(history)
-    if violations:
-        await asyncio.to_thread(keep_writes, cluster.history, history.writes)
+        violations = check(history)
+        if violations:
+            keep_writes(cluster.history, history.writes)
     return Chaos(report_of(history, violations, seed=str(plan.seed)), violations, history)
 
 

@@ -75,6 +75,8 @@ class Service(ServerNode):
         """Those to the brokers, in the order in which it tries them."""
         self.lock = asyncio.Lock()
         """Held by whoever breaks it."""
+        self.is_over = False
+        """It is not to be started again."""
         self._arguments = arguments
         self._says = says.encode()
         self._settings = settings
@@ -86,8 +88,8 @@ class Service(ServerNode):
             try:
                 return super().start(wait=wait)
             except ServerStartError:
-                if self.is_running:
-                    raise  # It is there, and never got ready.
+                if self.is_running or self.is_over:
+                    raise  # It is there, and never got ready; or it was ended on purpose.
         return super().start(wait=wait)
 
     def prepare(self) -> None:
@@ -121,7 +123,7 @@ class Cluster:
     @classmethod
     @asynccontextmanager
     async def running(cls, folder: Path, size: Size) -> AsyncIterator[Self]:
-        """Start everything but the clients. Whatever happens, nothing of it is left at the end.
+        """Start everything but the clients. Whatever happens, nothing of it is left at the end; no threads neither.
 
         Raises:
             ServerError: something would not start.
@@ -259,13 +261,21 @@ class Cluster:
             yield from service.gates
 
     async def _remove(self) -> None:
-        servers: list[ServerNode] = [*self.services.values(), *self.brokers]
-        servers += self.stores.members if self.stores is not None else ()
-        servers += [self.brokers[0].epmd] if self.brokers else ()
-        for server in servers:
-            await asyncio.to_thread(server.kill)
+        for service in self.services.values():
+            service.is_over = True
+        self._kill()
+        # What was being started in threads, by a start or a fault that was interrupted, may be there only now. A broker
+        # that finds no port mapper makes one that nobody would end.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        self._kill()
+        if self.brokers:
+            self.brokers[0].epmd.kill()
         for gate in (*self._broker_gates(), *self.store_gates):
             await gate.close()
+
+    def _kill(self) -> None:
+        for server in (*self.services.values(), *self.brokers, *(self.stores.members if self.stores else ())):
+            server.kill()
 
 
 def amqp_urls(gates: Sequence[Gate]) -> str:
