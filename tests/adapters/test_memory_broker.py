@@ -236,7 +236,7 @@ class TestHub:
         assert system.hub.ready("nobody@1") == ()
         assert system.hub.held("nobody@1") == 0
 
-    async def test_what_two_subscribers_lose_is_in_its_old_order_again(self, system: MemorySystem) -> None:
+    async def test_what_two_subscribers_lose_comes_back_in_the_order_of_losing_it(self, system: MemorySystem) -> None:
         one, two = await system.connect(), await system.connect()
         first = await one.consume_commands(["contract@1"], prefetch=2)
         second = await two.consume_commands(["contract@1"], prefetch=2)
@@ -246,7 +246,8 @@ class TestHub:
         await second.close()
         await first.close()
 
-        assert system.hub.ready("contract@1") == tuple(commands)
+        one_had, other_had = commands[0:4:2], commands[1:4:2]
+        assert system.hub.ready("contract@1") == (*other_had, *one_had, commands[4])
 
     async def test_what_arrived_and_was_not_taken_is_lost_with_the_connection(self, system: MemorySystem) -> None:
         broker = await system.connect()

@@ -72,8 +72,25 @@ class InlineStore(SqliteStore):
     async def commit(self, changes: Sequence[RunChange]) -> Collection[str]:
         """Keep *changes* as the port says, and show them to whoever checks."""
         stale = await super().commit(changes)
+        for change in changes:
+            if change.after.run_id in stale:
+                await self._leave_behind(change)
         self.on_commit(changes, stale)
         return stale
+
+    async def _leave_behind(self, change: RunChange) -> None:
+        """Keep what MongoDB keeps of a stale change: it writes what was learnt before it sees the run.
+
+        First into every place that is free, and then in the place of what older epochs have
+        left, up to the first that is rightly taken.
+        """
+        run = change.before or change.after
+        closed = replace(run, base_seq=change.after.last_seq)
+        for entry in change.journal:
+            await super().commit([RunChange(closed, closed, (entry,))])
+        for entry in change.journal:
+            if await super().commit([RunChange(run, run, (entry,))]):
+                break
 
 
 class StoreLink:

@@ -23,7 +23,6 @@ T = TypeVar("T")
 class Message(Generic[T]):
     """One message in a queue, or held by a subscription."""
 
-    position: int
     value: T | None
     raw: bytes | None = None
     """What was put past the codec; decoded when it is first delivered."""
@@ -51,7 +50,6 @@ class MemoryQueue(Generic[T]):
         self._decode = decode
         self._park = park
         self._single_active = single_active
-        self._positions = count()
         self._ready: deque[Message[T]] = deque()
         self._subscriptions: deque[MemorySubscription[T]] = deque()
         self._pumping = False
@@ -63,23 +61,25 @@ class MemoryQueue(Generic[T]):
 
     def put(self, value: T, *, settled: asyncio.Future[None] | None = None) -> Message[T]:
         """Add *value* at the end; *settled* is done once it was acknowledged."""
-        message = Message(next(self._positions), value, settled=settled)
+        message = Message(value, settled=settled)
         self._ready.append(message)
         self.pump()
         return message
 
     def put_raw(self, body: bytes) -> None:
         """Add a body that nobody has looked at."""
-        self._ready.append(Message(next(self._positions), None, raw=body))
+        self._ready.append(Message(None, raw=body))
         self.pump()
 
     def take_back(self, messages: Sequence[Message[T]]) -> None:
-        """Put what was delivered and not acknowledged where it was before."""
+        """Put back what was delivered and not acknowledged, in the order of its delivery."""
+        self.held -= len(messages)
+        # As in a real broker: before what nobody had yet, and behind what others had put back before.
+        waiting = list(self._ready)
+        earlier = [message for message in waiting if message.redelivered]
+        self._ready = deque([*earlier, *messages, *waiting[len(earlier) :]])
         for message in messages:
             message.redelivered = True
-        self.held -= len(messages)
-        # Everybody who loses something puts it back in its old place, whoever was lost first.
-        self._ready = deque(sorted([*messages, *self._ready], key=lambda message: message.position))
 
     def settle(self, message: Message[T]) -> None:
         """Forget a message that somebody has dealt with."""
