@@ -134,7 +134,11 @@ class _Director:
 
 async def _make_peace(cluster: Cluster, say: Callable[[str], None]) -> list[str]:
     """Let everything that was begun come to its end; tell what does not."""
-    left_over: list[str] = []
+    left_over = [
+        f"{service.name} ended by itself: {service.log.read_text(errors='replace')[-1000:]}"
+        for service in cluster.services.values()
+        if not service.is_running
+    ]
     clients = cluster.of_kind("client")
     stopping = [asyncio.to_thread(client.stop) for client in clients]
     say("no more faults; everything finishes")

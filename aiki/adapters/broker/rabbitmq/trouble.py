@@ -23,7 +23,7 @@ _DRIVER_ERRORS = (AMQPError, PAMQPException, OSError, EOFError, TimeoutError, Ru
 
 def reason_of(error: BaseException | None) -> str:
     """Say why something ended, in one line."""
-    if error is None or isinstance(error, asyncio.CancelledError):
+    if error is None or isinstance(error, asyncio.CancelledError) or (type(error) is Exception and not error.args):
         return "the connection was lost"
     text = " ".join(str(part) for part in error.args if part) or type(error).__name__
     return masked(text.replace("\n", " "))[:300]
@@ -32,6 +32,11 @@ def reason_of(error: BaseException | None) -> str:
 def _was_cancelled_by_the_driver(error: BaseException) -> bool:
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() == 0
+
+
+def _is_of_the_driver(error: Exception) -> bool:
+    # A bare Exception is what it raises where a channel was closed and nobody said why.
+    return isinstance(error, _DRIVER_ERRORS) or type(error) is Exception
 
 
 @contextmanager
@@ -62,7 +67,9 @@ def talking(to_do: str) -> Iterator[None]:
         if not _was_cancelled_by_the_driver(error):
             raise
         raise BrokerUnavailableError(f"could not {to_do}: the connection was lost") from error
-    except _DRIVER_ERRORS as error:
+    except Exception as error:
+        if not _is_of_the_driver(error):
+            raise
         raise BrokerUnavailableError(f"could not {to_do}: {reason_of(error)}") from error
 
 
@@ -79,7 +86,9 @@ def connecting(address: str) -> Iterator[None]:
         if not _was_cancelled_by_the_driver(error):
             raise
         raise BrokerUnavailableError(f"RabbitMQ at {address} closed the connection while connecting") from error
-    except (*_DRIVER_ERRORS, ValueError, KeyError) as error:
+    except Exception as error:
+        if not (_is_of_the_driver(error) or isinstance(error, ValueError | KeyError)):
+            raise
         reason = reason_of(error)
         if "Connection.OpenOk" in reason:
             reason = "it refuses the virtual host"
