@@ -13,7 +13,7 @@ from pathlib import Path
 from aiki.testing.chaos.chaos import Plan, run_chaos
 from aiki.testing.chaos.cluster import Size
 from aiki.testing.chaos.faults import KINDS
-from aiki.testing.chaos.report import table
+from aiki.testing.chaos.report import Report, added_up, table
 
 __all__ = ["main"]
 
@@ -23,6 +23,10 @@ VIOLATIONS_SHOWN = 40
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do a chaos run as the command line says; tells whether everything held."""
     options = _parser().parse_args(arguments)
+    if options.sum:
+        contents = [json.loads(path.read_text(encoding="utf-8")) for path in options.sum]
+        print(table(added_up([Report.from_json(content) for content in contents])))
+        return 0
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     kinds = [kind for kind in KINDS if any(kind.startswith(only) for only in options.only)]
     if options.no_wipe:
@@ -70,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-wipe", action="store_true", help="do not take the brokers' data away")
     parser.add_argument("--keep", action="store_true", help="keep logs and histories (they are kept when it fails)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
+    parser.add_argument("--sum", type=Path, nargs="+", metavar="FILE", help="only add up what --json has written")
     return parser
 
 

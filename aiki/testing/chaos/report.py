@@ -12,26 +12,31 @@ from aiki.engine.ids import partition_of
 from aiki.testing.chaos.checker import Violation, executed_again, not_promised
 from aiki.testing.chaos.history import History, Struck
 
-__all__ = ["KindReport", "Report", "longest_pause", "report_of", "table"]
+__all__ = ["KindReport", "Report", "added_up", "longest_pause", "report_of", "table"]
 
 # What a fault does may show only when whoever is hit notices.
 AFTERMATH_SECONDS = 1.0
 PARTITIONS = 8
 
+_THE_WORST = ("lost", "duplicated", "wrong")
+
 
 @dataclass(frozen=True, slots=True)
 class KindReport:
-    """What one kind of fault did. Pauses are in seconds."""
+    """What one kind of fault did. Pauses are in seconds: the longest time in which nothing was achieved."""
 
     kind: str
-    count: int
-    pause_longest: float
-    """The longest time in which nothing at all was achieved, while the fault lasted or just after it."""
-    pause_median: float
-    pause_longest_alone: float | None
+    pauses: Sequence[float]
+    """The longest pause that touched each of the faults, in order of length."""
+    longest_alone: float | None
     """The longest while no other fault was there; ``None``: there always was one."""
     partition_longest: float
-    """The longest time in which nothing was achieved in one of the partitions."""
+    """The longest in which nothing was achieved in one of the partitions."""
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return len(self.pauses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,11 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Write it as JSON's own types."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Report":
+        """Read what ``as_json`` has written."""
+        return cls(**{**content, "kinds": [KindReport(**kind) for kind in content["kinds"]]})
 
 
 def report_of(history: History, violations: Sequence[Violation], *, seed: str) -> Report:
@@ -82,20 +92,51 @@ def longest_pause(moments: Sequence[float], fault: Struck) -> float:
     return max((after - before for before, after in pairwise(some)), default=0.0)
 
 
+def added_up(reports: Sequence[Report]) -> Report:
+    """Make one report of several, as if they were of one run."""
+    by_kind: dict[str, list[KindReport]] = defaultdict(list)
+    violations: Counter[str] = Counter()
+    for report in reports:
+        violations.update(report.violations)
+        for kind in report.kinds:
+            by_kind[kind.kind].append(kind)
+    return Report(
+        seed=", ".join(report.seed for report in reports),
+        seconds=round(sum(report.seconds for report in reports), 1),
+        faults=sum(report.faults for report in reports),
+        kinds=[_added_up(kind, parts) for kind, parts in sorted(by_kind.items())],
+        runs=sum(report.runs for report in reports),
+        tasks=sum(report.tasks for report in reports),
+        executed_again=sum(report.executed_again for report in reports),
+        not_promised=sum(report.not_promised for report in reports),
+        violations=dict(violations),
+    )
+
+
+def _added_up(kind: str, parts: Sequence[KindReport]) -> KindReport:
+    alone = [part.longest_alone for part in parts if part.longest_alone is not None]
+    return KindReport(
+        kind,
+        sorted(pause for part in parts for pause in part.pauses),
+        max(alone, default=None),
+        max(part.partition_longest for part in parts),
+    )
+
+
 def table(report: Report) -> str:
     """Write *report* for people."""
     lines = [
         f"{'fault':<26} {'count':>5} {'longest pause':>14} {'median':>8} {'alone':>8} {'one partition':>14}",
         *(
-            f"{kind.kind:<26} {kind.count:>5} {kind.pause_longest:>12.2f} s {kind.pause_median:>6.2f} s "
-            f"{_seconds(kind.pause_longest_alone):>8} {kind.partition_longest:>12.2f} s"
+            f"{kind.kind:<26} {kind.count:>5} {kind.pauses[-1]:>12.2f} s {statistics.median(kind.pauses):>6.2f} s "
+            f"{_seconds(kind.longest_alone):>8} {kind.partition_longest:>12.2f} s"
             for kind in report.kinds
         ),
         "",
         f"seed {report.seed}: {report.faults} faults of {len(report.kinds)} kinds in {report.seconds:.0f} s, "
         f"{report.runs} runs, {report.tasks} attempts of tasks",
-        " ".join(f"{kind}={report.violations.get(kind, 0)}" for kind in ("lost", "duplicated", "wrong"))
-        + f" other={sum(report.violations.values()) - _of_the_three(report)}",
+        " ".join(f"{kind}={report.violations.get(kind, 0)}" for kind in _THE_WORST)
+        + f" other={sum(number for kind, number in report.violations.items() if kind not in _THE_WORST)}",
         f"{report.executed_again} attempts were executed again, unrecorded the first time; "
         f"{report.not_promised} runs went with a broker before they were stored",
     ]
@@ -104,10 +145,6 @@ def table(report: Report) -> str:
 
 def _seconds(pause: float | None) -> str:
     return "" if pause is None else f"{pause:.2f} s"
-
-
-def _of_the_three(report: Report) -> int:
-    return sum(report.violations.get(kind, 0) for kind in ("lost", "duplicated", "wrong"))
 
 
 def _of_kind(
@@ -122,9 +159,7 @@ def _of_kind(
     of_partitions = [longest_pause(partition, fault) for fault in faults for partition in partitions]
     return KindReport(
         kind,
-        len(faults),
-        round(max(pauses), 3),
-        round(statistics.median(pauses), 3),
+        sorted(round(pause, 3) for pause in pauses),
         round(max(alone), 3) if alone else None,
         round(max(of_partitions, default=0.0), 3),
     )
