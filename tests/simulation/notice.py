@@ -6,13 +6,12 @@ The broken module takes the place of the real one in this process; nothing on th
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
 
 from tests.simulation.defects import DEFECTS, Defect
 
@@ -46,50 +45,41 @@ class Breaker(MetaPathFinder):
         return spec_from_file_location(fullname, file, loader=_Loader(fullname, file, text))
 
 
-def noticed(
-    defect: Defect, seeds: range, *, everything: bool = False, certain: bool = False
-) -> Iterator[tuple[int, int, list[str]]]:
-    """Simulate those of *seeds* that have the profile of *defect*: gives how many that were, which, and what was wrong.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Break, simulate, and tell whether it was noticed."""
+    options = _parser().parse_args(arguments)
+    defect = next(defect for defect in DEFECTS if defect.name.startswith(options.name))
+    sys.meta_path.insert(0, Breaker(defect))
+    first, _, last = (options.seeds or defect.seeds).partition("..")
+    return _try(defect.profile, range(int(first), int(last)), options)
 
-    With *everything*, all seeds; when *certain*, leaves out the faults after which nobody knows what was written.
-    """
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.notice", description=__doc__.split("\n")[0])
+    parser.add_argument("name", help="what the defect is called, or the beginning of that")
+    parser.add_argument("--seeds", help="a range, instead of the one that the defect states")
+    parser.add_argument("--most", type=int, default=sys.maxsize, help="simulate no more than so many of them")
+    parser.add_argument("--all", action="store_true", help="go on after the first seed that notices it")
+    parser.add_argument("--certain", action="store_true", help="without faults that leave it open what was written")
+    return parser
+
+
+def _try(profile: str, seeds: range, options: argparse.Namespace) -> int:
+    # Only now: what is imported from here on is broken.
     from aiki.testing.simulation.faults import UNCERTAIN
     from aiki.testing.simulation.profiles import profile_of
     from aiki.testing.simulation.simulation import simulate
 
-    tried = 0
-    for seed in seeds:
-        if not everything and profile_of(seed).name != defect.profile:
-            continue
-        tried += 1
-        violations = simulate(seed, without=UNCERTAIN if certain else ()).violations
-        if violations:
-            yield tried, seed, violations
-    yield tried, -1, []
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Break, simulate, and tell whether it was noticed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.notice", description=__doc__.split("\n")[0])
-    parser.add_argument("name", help="what the defect is called, or the beginning of that; all: every one")
-    parser.add_argument("--seeds", default="", help="a range, instead of the one that the defect states")
-    parser.add_argument("--all", action="store_true", help="go on after the first seed")
-    parser.add_argument("--everything", action="store_true", help="seeds of all profiles")
-    parser.add_argument("--certain", action="store_true", help="without faults that leave it open what was written")
-    options: Any = parser.parse_args(arguments)
-    defect = next(defect for defect in DEFECTS if defect.name.startswith(options.name))
-    sys.meta_path.insert(0, Breaker(defect))
-    first, _, last = (options.seeds or defect.seeds).partition("..")
-    seeds = range(int(first), int(last))
+    meant = [seed for seed in seeds if profile_of(seed).name == profile][: options.most]
     found = 0
-    for tried, seed, violations in noticed(defect, seeds, everything=options.everything, certain=options.certain):
-        if seed < 0:
-            print(f"noticed by {found} of {tried} seeds")
-            break
-        found += 1
-        print(f"seed {seed}, the {tried}. of its profile: {violations[0][:300]}", flush=True)
-        if not options.all:
-            break
+    for number, seed in enumerate(meant, 1):
+        violations = simulate(seed, without=UNCERTAIN if options.certain else ()).violations
+        if violations:
+            found += 1
+            print(f"seed {seed}, {number}. of its profile: {' '.join(violations[0].split())[:300]}", flush=True)
+            if not options.all:
+                return 0
+    print(f"noticed by {found} of {len(meant)} seeds")
     return int(not found)
 
 

@@ -79,6 +79,8 @@ class SimulatedBroker(MemoryBroker):
         super().__init__(hub)
         self.link = link
         self._on_order = on_order
+        self.on_put: Callable[[Any], None] = lambda value: None
+        """Is shown what the broker has from now on."""
         self.on_settled: Callable[[Sequence[Any]], None] = lambda bodies: None
         """Is shown what the broker forgets because it was acknowledged."""
         self._correlations = count(1)
@@ -218,7 +220,12 @@ class SimulatedBroker(MemoryBroker):
 
     async def _put_safely(self, queue: MemoryQueue[T], value: T, *, timeout: float) -> None:
         await self._connection(timeout)
-        await self._asked(f"> {_named(value)}", lambda: queue.put(value), timeout)
+
+        def put() -> None:
+            self.on_put(value)
+            queue.put(value)
+
+        await self._asked(f"> {_named(value)}", put, timeout)
 
     async def _asked(
         self,

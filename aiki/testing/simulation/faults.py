@@ -221,7 +221,7 @@ def draw_faults(random: Random, kinds: Mapping[str, int], numbers: tuple[int, ..
     for _ in range(random.choice(numbers)):
         kind, _, aim = random.choices(names, weights)[0].partition("@")
         # Of what is aimed at there is less.
-        step = random.randint(1, random.choice((3, 10, 20)) if aim else horizon)
+        step = random.randint(1, random.choice((1, 3, 8, 20)) if aim else horizon)
         faults.append(Fault(step, kind, round(random.random(), 3), aim))
     return sorted(faults, key=lambda fault: fault.step)
 

@@ -17,7 +17,7 @@ from aiki.engine.events import (
 )
 from aiki.engine.ids import idempotency_key_of
 from aiki.engine.journal import EntryKind, JournalEntry
-from aiki.engine.state import RunState
+from aiki.engine.state import Pair, RunState
 from aiki.engine.status import RunStatus
 from aiki.ports.store import RunChange
 from aiki.sdk.context import TaskContext
@@ -40,6 +40,9 @@ _OUTCOMES = frozenset(
     }
 )
 
+# Workflows in which each task needs what came of the one before.
+_ONE_BY_ONE = frozenset({"sequence", "marathon", "tended"})
+
 # So long a holder that lost its run may go on: until its lease is over, by a clock that may have been set back.
 FENCED_SECONDS = 60.0
 
@@ -59,6 +62,9 @@ class Watch:
         self._executed: list[tuple[str, str, int, float, str]] = []
         world.store.on_commit = self._on_commit
         world.on_settled = self._on_settled
+        world.on_put = self._on_put
+        self._begun: dict[tuple[Pair, str], set[str]] = {}
+        self._told: Counter[tuple[Pair, str]] = Counter()
 
     def complain(self, what: str) -> None:
         """Note that something is wrong."""
@@ -79,19 +85,37 @@ class Watch:
         if order is not None and context.task != "remote":
             facts = (context.run_id, context.idempotency_key, order.base_seq, self._world.loop.time(), str(process))
             self._executed.append(facts)
-            self._check_right_to(context.run_id, order.epoch, member)
+            self._check_right_to(context.run_id, order.pair, member)
+            self._check_what_led_to(context, order.pair, member)
         if context.task == "poison" and not any(job.run_id == context.run_id and job.is_cured for job in self._jobs):
             self._world.loop.later(0.01, lambda: self._world.kill(member, after=0.5))
 
-    def _check_right_to(self, run_id: str, epoch: int, member: Member) -> None:
+    def _check_right_to(self, run_id: str, pair: Pair, member: Member) -> None:
         """See that whoever was refused has stopped."""
         account, now = self._ledger.accounts.get(run_id), self._world.loop.time()
         if account is None or now - max(account.moved_at, member.stood_still_until + WAKING_SECONDS) < FENCED_SECONDS:
             return
         run = account.run
-        is_holder = run.pair.epoch == epoch and (run.holder is None or run.holder in _names(member))
+        is_holder = run.pair == pair and (run.holder is None or run.holder in _names(member))
         if run.status.is_final or not is_holder:
-            self.complain(f"run {run_id[-6:]}: {member.process} goes on with epoch {epoch}, long after it lost it")
+            self.complain(f"run {run_id[-6:]}: {member.process} goes on with epoch {pair.epoch}, long after it lost it")
+
+    def _check_what_led_to(self, context: TaskContext, pair: Pair, member: Member) -> None:
+        """See that, where one task follows the other, what came of those before is safe (rule 13)."""
+        account, service = self._ledger.accounts.get(context.run_id), member.parts["worker"]
+        if account is None or account.run.workflow not in _ONE_BY_ONE:
+            return
+        dispatch = (pair, service.name)
+        begun = self._begun.setdefault(dispatch, set())
+        begun.add(context.idempotency_key)
+        if len(begun) - 1 > self._told[dispatch]:
+            self.complain(f"run {context.run_id[-6:]}: {context.task} began before what led to it was confirmed")
+
+    def _on_put(self, value: Any) -> None:
+        for event in value if isinstance(value, tuple) else ():
+            if isinstance(event, JournalAppended):
+                ended = sum(entry.kind is EntryKind.TASK_COMPLETED for entry in event.entries)
+                self._told[event.pair, event.worker] += ended
 
     def _on_commit(self, changes: Sequence[RunChange], stale: Collection[str]) -> None:
         for change in changes:

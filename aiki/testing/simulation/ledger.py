@@ -112,14 +112,11 @@ class Ledger:
             if _written(account.versions.get(after.revision)) != _written(after):
                 self._complain(f"{where}: it was written over revision {before.revision}")
             return False  # The same change again.
-        for what in _wrong(before, after):
+        for what in (*_wrong(before, after), *_invented(account, after)):
             self._complain(f"{where}: {what}")
         if before.pair != after.pair:
             self._note_dispatch(account, after, where)
-        if after.holder is not None:
-            bound = account.holders.setdefault(after.pair.epoch, after.holder)
-            if bound != after.holder:
-                self._complain(f"{where}: one dispatch, two holders: {bound} and {after.holder}")
+        self._note_holder(account, after, where)
         if after.status is RunStatus.DEAD_LETTERED and before.status is not RunStatus.DEAD_LETTERED:
             self._check_burial(account, after, where)
         if (
@@ -130,6 +127,12 @@ class Ledger:
             account.moved_at = self._time()
         account.run = account.versions[after.revision] = after
         return True
+
+    def _note_holder(self, account: Account, after: RunState, where: str) -> None:
+        if after.holder is not None:
+            bound = account.holders.setdefault(after.pair.epoch, after.holder)
+            if bound != after.holder:
+                self._complain(f"{where}: one dispatch, two holders: {bound} and {after.holder}")
 
     def _note_dispatch(self, account: Account, after: RunState, where: str) -> None:
         before, end = account.run, account.end
@@ -169,6 +172,12 @@ def _reasons(run: RunState) -> object:
     """What may be a reason to dispatch a run again."""
     facts = (run.inbox, run.seen, run.waits, run.cancel_requested, run.recoveries)
     return (*facts, run.forgiven, run.pending, run.learnt_seq)
+
+
+def _invented(account: Account, after: RunState) -> Iterator[str]:
+    """Say what a run takes for granted that was never recorded, as far as it counts."""
+    if after.base_seq > account.end:
+        yield f"it begins at #{after.base_seq}, and was recorded up to #{account.end}"
 
 
 def _wrong(before: RunState, after: RunState) -> Iterator[str]:

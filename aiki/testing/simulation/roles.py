@@ -52,15 +52,16 @@ async def orchestrator(world: World, member: Member) -> None:
 
 async def worker(world: World, member: Member) -> None:
     """Execute runs."""
-    await _work(member, workflows=WORKFLOWS)
+    await _work(world, member, workflows=WORKFLOWS)
 
 
 async def elsewhere(world: World, member: Member) -> None:
     """Execute the tasks that workflows send elsewhere, and runs as well."""
-    await _work(member, workflows=WORKFLOWS, tasks=TASKS)
+    await _work(world, member, workflows=WORKFLOWS, tasks=TASKS)
 
 
-async def _work(member: Member, **definitions: Any) -> None:
+async def _work(world: World, member: Member, **definitions: Any) -> None:
+    member.broker.on_put = lambda value: world.on_put(value)  # noqa: PLW0108 - whoever watches comes later
     client = Client(member.broker, clock=member.clock, name=member.name, timeout=5.0, listen=False)
     async with client:
         settings = WorkerSettings(lease_after=40.0, lease=30.0, alone_after=10.0)

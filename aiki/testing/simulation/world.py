@@ -9,6 +9,7 @@ from typing import Any
 
 from aiki.adapters.broker.memory import MemoryHub
 from aiki.engine.commands import ExecuteRun, WorkerCommand
+from aiki.engine.state import Pair
 from aiki.ports.clock import Clock
 from aiki.testing.simulation.broker import SimulatedBroker
 from aiki.testing.simulation.loop import Process, SimulationLoop
@@ -49,7 +50,7 @@ class SimulatedClock(Clock):
 class Order:
     """An order as it arrived at a process."""
 
-    epoch: int
+    pair: Pair
     base_seq: int
 
 
@@ -97,6 +98,8 @@ class World:
         self.sweep_every = 30.0
         self.faults: dict[str, int] = {}
         self.on_wipe: Callable[[], None] = lambda: None
+        self.on_put: Callable[[Any], None] = lambda value: None
+        """Is shown what a process other than an orchestrator got the broker to have."""
         self.on_settled: Callable[[Sequence[Any]], None] = lambda bodies: None
         """Is shown what an orchestrator acknowledged."""
         done_at_once(self.store.start())
@@ -262,4 +265,4 @@ class World:
 
 def _note_order(orders: dict[str, Order], order: WorkerCommand) -> None:
     if isinstance(order, ExecuteRun):
-        orders[order.run_id] = Order(order.pair.epoch, order.base_seq)
+        orders[order.run_id] = Order(order.pair, order.base_seq)
