@@ -13,7 +13,7 @@ from typing import Any
 from aiki import Client
 from bench.soak.curves import Trend, draw, table, trends
 from bench.soak.faults import Faults, start_watched
-from bench.soak.load import Load
+from bench.soak.load import KINDS, Load
 from bench.soak.samples import Sample, take_sample
 from bench.soak.watched import Census
 from bench.system import System, servers
@@ -62,7 +62,7 @@ class Soak:
             await asyncio.to_thread(service.wait_until_ready)
         self._began = time.monotonic()
         async with Client.connect(self._system.rabbit.url, name="soak") as client:
-            load = self._load = Load(client, rate=self._options.rate, seed=self._options.seed)
+            load = self._load = Load(client, rate=self._options.rate, seed=self._options.seed, only=self._options.only)
             await self._for_a_while(load.keep_coming(), self._faults.keep_coming(), self._keep_sampling(load))
             await load.finish()
         self._left_over = await self._once_it_is_quiet()
@@ -132,8 +132,12 @@ class Soak:
 
 def _left_over(sample: Sample) -> dict[str, float]:
     """Choose what has to be gone once everything is over and expired."""
-    gone = ("mongodb/unfinished runs", "mongodb/documents in runs", "mongodb/documents in journal", "rabbitmq/messages")
-    return {name: sample[name] for name in gone if sample.get(name, 0)}
+    gone = ("mongodb/unfinished runs", "mongodb/documents in runs", "mongodb/documents in journal")
+    return {
+        name: value
+        for name, value in sample.items()
+        if value and (name in gone or name.startswith("rabbitmq/messages"))
+    }
 
 
 def _counts(trend: Trend) -> bool:
@@ -151,6 +155,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fault-every", type=float, default=5.0, help="seconds between faults (%(default)s)")
     parser.add_argument("--sample-every", type=float, default=5.0, help="seconds between samples (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="what faults and work are drawn from (%(default)s)")
+    parser.add_argument("--only", nargs="*", choices=sorted(KINDS), default=(), help="some kinds of work only")
     parser.add_argument("--samples", type=Path, default=Path(".aiki/soak.jsonl"), help="where samples go (%(default)s)")
     parser.add_argument("--picture", type=Path, help="where a picture goes (PNG; needs matplotlib)")
     return parser.parse_args()

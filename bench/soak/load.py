@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from aiki import AikiError, Client, RunCancelledError, RunFailedError
@@ -21,7 +21,7 @@ from bench.soak.workflows import (
     spread,
 )
 
-__all__ = ["Load"]
+__all__ = ["KINDS", "Load"]
 
 # More than this in flight means that the system is far behind: then nothing new is started.
 IN_FLIGHT_MAX = 2_000
@@ -86,17 +86,21 @@ async def _cancelled(client: Client, number: int) -> tuple[Handle[Any], Any]:
     return handle, RunCancelledError
 
 
-KINDS: Sequence[Start] = (
+_KINDS: Sequence[Start] = (
     *(_chain, _chain, _chain, _keyed, _spread, _nap, _nap, _paused, _persistent),
     *(_family, _remote, _signalled, _failing, _cancelled),
 )
+
+KINDS: Mapping[str, Start] = {start.__name__.strip("_"): start for start in _KINDS}
 
 
 class Load:
     """Keeps *rate* runs a second coming; counts what became of them, and keeps nothing else."""
 
-    def __init__(self, client: Client, *, rate: float, seed: int) -> None:
+    def __init__(self, client: Client, *, rate: float, seed: int, only: Collection[str] = ()) -> None:
+        """*only* some of ``KINDS`` may be wanted."""
         self._client = client
+        self._kinds = [KINDS[name] for name in only] or _KINDS
         self._rate = rate
         self._chance = random.Random(seed)
         self._running: set[asyncio.Task[None]] = set()
@@ -124,7 +128,7 @@ class Load:
             await asyncio.sleep(self._chance.expovariate(self._rate))
             if len(self._running) < IN_FLIGHT_MAX:
                 self.started += 1
-                task = asyncio.create_task(self._one(self._chance.choice(KINDS), self.started))
+                task = asyncio.create_task(self._one(self._chance.choice(self._kinds), self.started))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
 
@@ -146,6 +150,15 @@ class Load:
             self.right += 1
         else:
             self.wrong[f"{start.__name__.strip('_')}: {seen!r:.60}"] += 1
+            await _describe(handle)
+
+
+async def _describe(handle: Handle[Any]) -> None:
+    """Print all that is known of a run that went wrong, while it can still be asked for."""
+    try:
+        print(await handle.get(), *await handle.journal(), sep="\n  ", flush=True)
+    except AikiError as error:
+        print(f"run {handle.id}: {error}", flush=True)
 
 
 async def _end_of(handle: Handle[Any]) -> Any:

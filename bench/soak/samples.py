@@ -26,6 +26,7 @@ _LENGTHS = """
     ])
 """.strip()
 _LENGTH = re.compile(r"([^\s;\"]+) (\d+);")
+_FEW = 3
 _COLLECTIONS = ("runs", "journal", "orchestrators", "workers", "dead_letters")
 
 
@@ -67,6 +68,9 @@ def of_rabbitmq(rabbit: RabbitNode) -> Iterator[tuple[str, float]]:
         yield f"messages in {kind}", sum(length for name, length in lengths.items() if name.startswith(kind))
     yield "messages for workers", sum(length for name, length in lengths.items() if not name.startswith("aiki."))
     yield "messages", sum(lengths.values())
+    # One by one only where there are few: what is left over in the end has a name then.
+    if sum(lengths.values()) <= _FEW:
+        yield from ((f"messages in {name}", length) for name, length in lengths.items() if length)
 
 
 def queue_lengths(text: str) -> Mapping[str, int]:
