@@ -1,5 +1,6 @@
 """Long runs: may be ended at any moment, and go on where they were."""
 
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiki.testing.simulation import pool
 from aiki.testing.simulation.record import Record, RecordInUseError, missing, opened, revisions, summary
 from aiki.testing.simulation.tally import Tally, tally_of
 
@@ -110,6 +112,16 @@ def test_a_record_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
             pass
 
         running.kill()
+
+
+def test_processes_that_have_done_much_are_replaced_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "BLOCKS_PER_PROCESS", 1)
+
+    done = list(pool.tallies(pool.in_blocks(range(7), 2), workers=2))
+    gc.unfreeze()
+
+    assert sorted(seed for block, _ in done for seed in block) == list(range(7))
+    assert sum(tally.scenarios for _, tally in done) == 7
 
 
 @given(

@@ -18,6 +18,10 @@ from aiki.testing.simulation.tally import Tally, tally_of
 __all__ = ["WorkerDiedError", "in_blocks", "tallies"]
 
 
+# What a process keeps of worlds that are over is little, but it adds up, and every garbage collection looks at it.
+BLOCKS_PER_PROCESS = 20
+
+
 class WorkerDiedError(Exception):
     """A process that simulated ended, and did not say what came of it."""
 
@@ -40,16 +44,11 @@ def tallies(blocks: Iterable[range], *, workers: int) -> Iterator[tuple[range, T
     if workers <= 1:
         yield from ((block, tally_of(block)) for block in blocks)
         return
-    crew: dict[Connection, ForkProcess] = {}
+    crew = _Crew()
     try:
-        for _ in range(workers):
-            _hire(crew)
-        yield from _share_out(iter(blocks), list(crew))
+        yield from crew.share_out(iter(blocks), workers)
     finally:
-        for pipe, process in crew.items():
-            pipe.close()
-            process.terminate()
-            process.join()
+        crew.dismiss_all()
 
 
 def _warm_up() -> None:
@@ -60,15 +59,6 @@ def _warm_up() -> None:
     simulate(0)
     gc.collect()
     gc.freeze()
-
-
-def _hire(crew: dict[Connection, ForkProcess]) -> None:
-    context = get_context("fork")
-    here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there, [*crew, here]), daemon=True)
-    process.start()
-    there.close()
-    crew[here] = process
 
 
 def _work(pipe: Connection, inherited: Sequence[Connection]) -> None:
@@ -83,24 +73,60 @@ def _work(pipe: Connection, inherited: Sequence[Connection]) -> None:
         return
 
 
-def _share_out(blocks: Iterator[range], crew: Sequence[Connection]) -> Iterator[tuple[range, Tally]]:
-    busy: dict[Connection, range] = {}
+class _Crew:
+    """The processes, each at the other end of a pipe."""
 
-    def give(pipe: Connection) -> None:
-        block = next(blocks, None)
-        if block is not None:
-            pipe.send(block)
-            busy[pipe] = block
+    def __init__(self) -> None:
+        self._processes: dict[Connection, ForkProcess] = {}
+        self._blocks: dict[Connection, int] = {}
+        """How many blocks each was given."""
 
-    for pipe in crew:
-        give(pipe)
-    while busy:
-        heard = wait(list(busy))
-        for pipe in [pipe for pipe in busy if pipe in heard]:
-            block = busy.pop(pipe)
-            try:
-                tally: Tally = pipe.recv()
-            except EOFError:
-                raise WorkerDiedError(block) from None
-            give(pipe)
-            yield block, tally
+    def share_out(self, blocks: Iterator[range], workers: int) -> Iterator[tuple[range, Tally]]:
+        """Give *blocks* to so many processes, and give what came of them."""
+        busy: dict[Connection, range] = {}
+        for _, block in zip(range(workers), blocks, strict=False):
+            busy[self._give(self._hire(), block)] = block
+        while busy:
+            heard = wait(list(busy))
+            for pipe in [pipe for pipe in busy if pipe in heard]:
+                block = busy.pop(pipe)
+                try:
+                    tally: Tally = pipe.recv()
+                except EOFError:
+                    raise WorkerDiedError(block) from None
+                following = next(blocks, None)
+                if following is not None:
+                    busy[self._give(self._rested(pipe), following)] = following
+                yield block, tally
+
+    def dismiss_all(self) -> None:
+        """End all of them."""
+        for pipe in list(self._processes):
+            self._dismiss(pipe)
+
+    def _give(self, pipe: Connection, block: range) -> Connection:
+        pipe.send(block)
+        self._blocks[pipe] += 1
+        return pipe
+
+    def _rested(self, pipe: Connection) -> Connection:
+        """Give a process that has not done too much yet: this one, or another in its place."""
+        if self._blocks[pipe] < BLOCKS_PER_PROCESS:
+            return pipe
+        self._dismiss(pipe)
+        return self._hire()
+
+    def _hire(self) -> Connection:
+        context = get_context("fork")
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, [*self._processes, here]), daemon=True)
+        process.start()
+        there.close()
+        self._processes[here], self._blocks[here] = process, 0
+        return here
+
+    def _dismiss(self, pipe: Connection) -> None:
+        pipe.close()
+        process = self._processes.pop(pipe)
+        process.terminate()
+        process.join()
