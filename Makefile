@@ -1,13 +1,13 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help setup demo test check static format simulate chaos soak overload bench bench-check up down topology clean
+.PHONY: fuzz help setup demo test check static format simulate chaos soak overload bench bench-compare bench-check up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.
 WORKERS ?= 2
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ready .cache/servers/.ready  ## Create .venv and find or install RabbitMQ and MongoDB
 
@@ -59,6 +59,9 @@ fuzz: setup  ## Fuzz the decoders, led by coverage, and look closer at all else 
 
 bench: setup  ## Measure how fast it is, on servers of its own (ROWS="throughput latency" for some)
 	.venv/bin/python -m bench $(ROWS)
+
+bench-compare: setup  ## Measure another revision and this folder in turn (BASE=HEAD~1 ROWS="throughput" ROUNDS=4)
+	.venv/bin/python -m bench.compare --rounds $(or $(ROUNDS),4) $(or $(BASE),HEAD) $(ROWS)
 
 bench-check: .venv/.ready  ## Count what a run costs in messages, writes and reads
 	.venv/bin/python -m pytest -q tests/bench

@@ -33,14 +33,18 @@ class Scale:
 
 async def throughput_of(system: System, one: Callable[[int], Awaitable[object]], scale: Scale) -> Figures:
     """Do *one* many times, 200 in flight, and count what it took."""
-    cpu, operations = system.cpu(), system.operations()
+    traffic = system.traffic()
+    cpu = system.cpu()
     measured = await in_flight(one, times=scale.runs, at_once=IN_FLIGHT)
-    taken, done = difference(system.cpu(), cpu), difference(system.operations(), operations)
+    taken = difference(system.cpu(), cpu)
+    done = difference(system.traffic(), traffic)
+    memory = system.memory_by_process()
     return {
         "runs/s": measured.per_second,
         "CPU s per 1,000 runs": sum(taken.values()) / scale.runs * 1000,
         **{f"  of it {name}": value / scale.runs * 1000 for name, value in taken.items()},
-        **{f"MongoDB {kind}s per run": value / scale.runs for kind, value in done.items()},
+        **{f"{name} per run": value / scale.runs for name, value in done.items()},
+        **{f"MiB of {name}": memory[name] for name in taken},
     }
 
 

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiki import Client
 from aiki.cli.measuring import percentile
 from bench.figures import Figures
+from bench.growth import stored, two_of_each
 from bench.load import FAN_OUT, IN_FLIGHT, Scale, difference, enqueued, latency_of, milliseconds, throughput_of
 from bench.system import System
-from bench.workflows import counting, fan_out, long_count, napping, three_steps
+from bench.workflows import counting, fan_out, long_count, napping, run_three, three_steps
 
 __all__ = ["ROWS", "warm_up"]
 
@@ -19,17 +20,17 @@ STEPS_OF_A_KILLED_RUN = 40
 
 async def warm_up(client: Client) -> None:
     """Let queues be declared, imports done and caches filled."""
-    await asyncio.gather(*(_run_three(client, number) for number in range(IN_FLIGHT)))
+    await asyncio.gather(*(run_three(client, number) for number in range(IN_FLIGHT)))
 
 
 async def throughput(system: System, client: Client, scale: Scale) -> Figures:
     """W1: three steps in sequence, 200 runs in flight."""
-    return await throughput_of(system, lambda number: _run_three(client, number), scale)
+    return await throughput_of(system, lambda number: run_three(client, number), scale)
 
 
 async def latency(_system: System, client: Client, scale: Scale) -> Figures:
     """W1, one run at a time: from the call of enqueue to the result."""
-    return await latency_of(lambda number: _run_three(client, number), scale.one_at_a_time)
+    return await latency_of(lambda number: run_three(client, number), scale.one_at_a_time)
 
 
 async def parallel(_system: System, client: Client, scale: Scale) -> Figures:
@@ -104,10 +105,10 @@ async def idle(system: System, _client: Client, _scale: Scale) -> Figures:
     seconds = 10.0
     cpu, operations = system.cpu(), system.operations()
     await asyncio.sleep(seconds)
-    taken, done = difference(system.cpu(), cpu), difference(system.operations(), operations)
+    taken, done = difference(system.cpu(), cpu), system.operations() - operations
     return {
         **{f"% of a core, {name}": value / seconds * 100 for name, value in taken.items() if name != "client"},
-        "MongoDB operations/s": sum(done.values()) / seconds,
+        "MongoDB operations/s": done / seconds,
     }
 
 
@@ -122,12 +123,9 @@ ROWS: Mapping[str, Row] = {
     "history": long_history,
     "idle": idle,
     "recovery": recovery,
+    "two": two_of_each,
+    "stored": stored,
 }
-
-
-async def _run_three(client: Client, number: int) -> None:
-    handle = await three_steps.enqueue(client, number)
-    assert await handle.wait_for_completion(timeout=120) == number + 3
 
 
 async def _holder_after(system: System, steps: int) -> int:

@@ -18,6 +18,12 @@ __all__ = ["Service", "System", "servers"]
 
 PATIENCE = 60.0
 
+OPERATIONS = ("MongoDB inserts", "MongoDB updates", "MongoDB queries")
+
+# What RabbitMQ counts for all protocols together, and for all connections.
+MESSAGES = "maps:fold(fun(_, C, N) -> N + maps:get(messages_{}_total, C, 0) end, 0, rabbit_global_counters:overview())"
+BYTES = "lists:sum([N || I <- rabbit_networking:connection_info_all([recv_oct, send_oct]), {_, N} <- I, is_integer(N)])"
+
 
 class Service:
     """A process that works on runs."""
@@ -113,11 +119,30 @@ class System:
         """Tell the resident MiB of our own services together."""
         return sum(psutil.Process(s.pid).memory_info().rss for s in self.services.values()) / 2**20
 
-    def operations(self) -> Mapping[str, int]:
-        """Tell how many operations MongoDB has counted so far, by kind (documents, for inserts and updates)."""
+    def memory_by_process(self) -> Mapping[str, float]:
+        """Tell the resident MiB of each process."""
+        return {name: psutil.Process(pid).memory_info().rss / 2**20 for name, pid in self.pids.items()}
+
+    def traffic(self) -> Mapping[str, int]:
+        """Tell what the servers have counted so far: operations (documents, for inserts and updates), messages, bytes.
+
+        Bytes are those that came in and went out over all connections that are open now.
+        """
         with self.mongo.client() as client:
-            counters = client.admin.command("serverStatus")["opcounters"]
-        return {kind: int(counters[kind]) for kind in ("insert", "update", "query")}
+            status = client.admin.command("serverStatus", repl=0, metrics=0, locks=0)
+        operations, network = status["opcounters"], status["network"]
+        return {
+            **{f"MongoDB {kind}s": int(operations[kind]) for kind in ("insert", "update")},
+            "MongoDB queries": int(operations["query"]),
+            "MongoDB bytes": int(network["bytesIn"]) + int(network["bytesOut"]),
+            "RabbitMQ messages in": int(self.rabbit.evaluate(MESSAGES.format("received"))),
+            "RabbitMQ messages out": int(self.rabbit.evaluate(MESSAGES.format("delivered"))),
+            "RabbitMQ bytes": int(self.rabbit.evaluate(BYTES)),
+        }
+
+    def operations(self) -> int:
+        """Tell how many operations MongoDB has counted so far."""
+        return sum(count for name, count in self.traffic().items() if name in OPERATIONS)
 
     def __enter__(self) -> Self:
         return self

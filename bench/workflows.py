@@ -5,10 +5,10 @@ import os
 import time
 from datetime import datetime, timedelta
 
-from aiki import Run, task, workflow
+from aiki import Client, Run, task, workflow
 from bench.marks import Marks
 
-__all__ = ["counting", "fan_out", "long_count", "napping", "three_steps"]
+__all__ = ["counting", "fan_out", "long_count", "napping", "run_three", "three_steps"]
 
 STEP_SECONDS = 0.005
 
@@ -26,6 +26,12 @@ async def three_steps(run: Run, start: int) -> int:
     for _ in range(3):
         number = await add.run(run, number)
     return number
+
+
+async def run_three(client: Client, number: int) -> None:
+    """Run ``three_steps`` once, and see that it is right."""
+    handle = await three_steps.enqueue(client, number)
+    assert await handle.wait_for_completion(timeout=120) == number + 3
 
 
 @workflow(version="1.0.0")

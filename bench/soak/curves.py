@@ -82,7 +82,7 @@ def draw(samples: Sequence[Sample], file: Path, *, title: str) -> None:
     """Draw the curves, one panel for each kind."""
     from matplotlib.figure import Figure  # Only who wants a picture needs it.
 
-    figure = Figure(figsize=(9, 11))
+    figure = Figure(figsize=(8, 9.5))
     panels = figure.subplots(len(_PANELS), 1, sharex=True)
     for panel, (label, names) in zip(panels, _PANELS, strict=True):
         for name in names:
@@ -95,8 +95,8 @@ def draw(samples: Sequence[Sample], file: Path, *, title: str) -> None:
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         if panel.lines:
-            panel.legend(fontsize=6, loc="upper left", ncols=2)
+            panel.legend(fontsize=6, loc="best", ncols=3)
     panels[0].set_title(title, fontsize=9)
     panels[-1].set_xlabel("minutes")
     figure.tight_layout()
-    figure.savefig(file, dpi=80)
+    figure.savefig(file, dpi=72)
