@@ -1,7 +1,7 @@
 """Answering: everybody but the orchestrators reads the store through here."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import assert_never
 
@@ -42,6 +42,7 @@ log = get_logger(__name__)
 _PREFETCH = 50
 _PAGE_MAX = 1_000
 _ANSWER_BYTES_MAX = 4 * 1024 * 1024  # Half of what a message may take. A page of one may take all of it.
+_ITEM_BYTES_MAX = 128 * 1024 * 1024  # No document that a store keeps is longer, however it is quoted.
 _LETTERS_COUNTED_MAX = 1_000  # Whoever has more knows enough.
 
 
@@ -118,12 +119,11 @@ class QueryAnswerer:
                 assert_never(query)
 
     async def _find(self, query: FindRuns) -> Answer:
-        limit = _bounded(query.limit)
-        while True:
-            page = await self._store.find(query.filter, limit=limit, cursor=query.cursor)
-            if limit == 1 or _fits(page):
-                return page
-            limit = max(limit // 2, 1)  # The cursor of a shorter page is the store's to make.
+        page = await self._store.find(query.filter, limit=_bounded(query.limit), cursor=query.cursor)
+        fitting = _fitting(RunFound(run=run) for run in page.runs)
+        if fitting < len(page.runs):  # The cursor of a shorter page is the store's to make.
+            page = await self._store.find(query.filter, limit=fitting, cursor=query.cursor)
+        return page
 
     async def _journal(self, query: GetJournal) -> Answer:
         run = (await self._store.load([query.run_id])).get(query.run_id)
@@ -147,12 +147,12 @@ class QueryAnswerer:
         )
 
     async def _letters(self, query: ListDeadLetters) -> Answer:
-        limit = _bounded(query.limit)
-        while True:
-            page = await self._store.dead_letters(limit=limit, cursor=query.cursor, include_done=query.include_done)
-            if limit == 1 or _fits(page):
-                return page
-            limit = max(limit // 2, 1)
+        read, cursor, all_of_them = self._store.dead_letters, query.cursor, query.include_done
+        page = await read(limit=_bounded(query.limit), cursor=cursor, include_done=all_of_them)
+        fitting = _fitting(DeadLetterFound(letter=letter) for letter in page.letters)
+        if fitting < len(page.letters):
+            page = await read(limit=fitting, cursor=cursor, include_done=all_of_them)
+        return page
 
     async def _redrive(self, query: RedriveDeadLetter) -> Answer:
         stored = await self._store.dead_letter(query.letter_id)
@@ -191,13 +191,18 @@ class QueryAnswerer:
         return PresenceNoted()
 
 
-def _fits(page: Answer) -> bool:
-    """Whether *page* is of a decent length as it will be sent: JSON in JSON is escaped, and grows up to sixfold."""
-    try:
-        encode_answer(page, bytes_max=_ANSWER_BYTES_MAX)
-    except PayloadTooLargeError:
-        return False
-    return True
+def _fitting(items: Iterable[Answer]) -> int:
+    """Count how many of *items* fit one answer as it will be sent: JSON in JSON is escaped, and grows up to sixfold.
+
+    One of them always goes: a page of none would have no end.
+    """
+    size = count = 0
+    for item in items:
+        size += len(encode_answer(item, bytes_max=_ITEM_BYTES_MAX))
+        if size > _ANSWER_BYTES_MAX and count:
+            break
+        count += 1
+    return count
 
 
 def _bounded(limit: int) -> int:

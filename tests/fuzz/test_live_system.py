@@ -46,7 +46,7 @@ MEMORY_MAX = 512 * 1024 * 1024
 COMMANDS = "count-to-three@1.0.0"
 
 # Of each kind of message every so many-th mutant: some hundreds, of all types and places.
-EVERY = 60
+EVERY = 120
 
 
 class Wire:
@@ -140,7 +140,7 @@ async def test_no_message_stops_a_live_system(cluster: Cluster, wire: Wire) -> N
     async with Client.connect(cluster.amqp_url) as client:
         await all_good(client)
         await check_health(wire, processes)
-        letters = await at_least(client, 200)
+        letters = await at_least(client, 150)
 
     reasons = {letter.reason for letter in letters}
     assert {"broken_json", "wrong_content", "unknown_type", "unknown_version", "too_large"} <= reasons

@@ -97,7 +97,7 @@ def test_a_message_beyond_the_limit_is_not_even_looked_at() -> None:
 
 
 def test_a_dead_letter_of_a_huge_message_takes_little_more_memory_than_it_keeps() -> None:
-    body = b"\xff" * (48 * 1024 * 1024)
+    body = b"x" * (48 * 1024 * 1024)
     tracemalloc.start()
     try:
         letter = messages.dead_letter_of(UndecodableError(TOO_LARGE, "?"), origin="aiki.events.0", body=body, at=AT)
