@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiki.engine.commands import ExecuteRun, ExecuteTask, NotifyWorker, WorkerCommand
-from aiki.engine.events import TaskFinished
+from aiki.engine.events import RunOrphaned, TaskFinished
 from aiki.engine.journal import Failure
 from aiki.errors import BrokerError, ClientClosedError, RunAbandonedError, UnknownTaskError
 from aiki.observability.logs import get_logger
@@ -121,8 +121,10 @@ class Crew:
         )
         other = self._held.get(command.run_id)
         if other is not None and _is_outdated(command, other.command):
-            # A publish that nobody saw confirmed may arrive at any time. What came of it is held here already.
-            await self._drop(intake, delivery, command)
+            # A publish that nobody saw confirmed may arrive at any time. What came of it is held here already: handing it
+            # back is refused then. After the store was put back to an earlier point it is not, and the epoch rises.
+            log.info("run.outdated", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
+            await self._report(orphaned(command, self._surroundings, handed_back=True), intake, delivery)
             return
         if other is not None and other.pair != command.pair:
             other.fence()  # This is a newer dispatch: the older one is not valid any more.
@@ -137,22 +139,18 @@ class Crew:
             if held.is_leased:
                 self._on_leases(self.leased)
 
-    async def _drop(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteRun) -> None:
-        log.info("run.outdated", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
-        try:
-            await intake.acknowledge(delivery)
-        except BrokerError as error:  # It comes again, flagged, and is reported and refused.
-            log.debug("run.not_acknowledged", run_id=command.run_id, error=error.message)
-
     async def _report_orphan(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteRun) -> None:
         """Somebody may have started this dispatch, and may still be at it: say so, and do not touch the run."""
         log.info("run.orphaned", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
+        await self._report(orphaned(command, self._surroundings), intake, delivery)
+
+    async def _report(self, event: RunOrphaned, intake: Intake, delivery: Delivery[WorkerCommand]) -> None:
         try:
-            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))
+            await self._surroundings.publisher.publish(event)
             await intake.acknowledge(delivery)
         except (BrokerError, ClientClosedError) as error:
             # It comes again, to us or to somebody else, and is reported again.
-            log.debug("run.not_acknowledged", run_id=command.run_id, error=error.message)
+            log.debug("run.not_acknowledged", run_id=event.run_id, error=error.message)
 
     async def _serve_task(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteTask) -> None:
         """Execute an attempt of a task for a run that is elsewhere."""
@@ -187,5 +185,5 @@ class Crew:
 
 
 def _is_outdated(command: ExecuteRun, held: ExecuteRun) -> bool:
-    """Whether *command* is an earlier dispatch of the run than the one that is held. Epochs only grow."""
+    """Whether *command* is, by its number, an earlier dispatch of the run than the one that is held."""
     return command.incarnation == held.incarnation and command.pair.epoch < held.pair.epoch

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.events import RunOrphaned, RunStarted
 from aiki.engine.ids import partition_of
+from aiki.engine.state import Pair
 from aiki.errors import ClientClosedError, ConfigurationError, DuplicateNameError, RunFailedError, RunTimeoutError
 from aiki.sdk.client import Client
 from aiki.sdk.run import Run
@@ -294,6 +296,25 @@ async def test_rule_1_an_order_that_arrives_after_the_one_that_replaced_it_distu
     assert result == ["a-1", "a-2", "a-3"]
     assert shop.begun == 1
     assert not shop.stopped
+
+
+async def test_a_store_that_was_put_back_gets_its_run_executed_though_a_later_dispatch_of_it_is_held() -> None:
+    shop = Shop()
+    async with an_engine() as engine:
+        client = await engine.client()
+        handle = await shop.steps.enqueue(client, "a")
+        broker = await engine.connected()
+        subscription = await broker.consume_commands([shop.steps.queue], prefetch=1)
+        (delivery,) = await asyncio.wait_for(subscription.receive(), SOON)
+        order = delivery.body
+        assert isinstance(order, ExecuteRun)
+        await subscription.acknowledge([delivery])
+        await subscription.close()
+
+        # The first is of a time that the store has forgotten; the second one has a lower number.
+        await broker.send((replace(order, pair=Pair(order.pair.epoch + 5, "forgotten")), order), timeout=SOON)
+        async with a_worker(engine, shop.steps):
+            assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
 
 
 async def test_a_cancellation_reaches_the_workflow_and_its_task() -> None:
