@@ -40,6 +40,7 @@ _COMMANDS = {
     "dead-letters": ("aiki.cli.main:dead_letters", "Look into what could not be delivered or survived."),
     "topology": ("aiki.cli.main:topology", "Set up RabbitMQ, and check it."),
     "doctor": ("aiki.cli.doctor:doctor", "Check that everything is there and fits together."),
+    "bench": ("aiki.cli.bench:bench", "Measure how fast it is, on your own servers."),
     "rebuild": ("aiki.cli.services:rebuild", "Send again what the store says is due, after a loss of the broker."),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import aio_pika
 import pytest
 
+from aiki.adapters.broker.rabbitmq import inspect_broker
 from broker_topology import RETRY_GRID_MS, command_queue, topology
 from tests.cli.processes import CommandLine, Service, eventually
 
@@ -189,6 +190,17 @@ def test_the_doctor_finds_queues_without_a_consumer_and_another_number_of_partit
     assert "4 here, 2 in the store" in done.stdout
     refused = servers.refuses("orchestrator", AIKI_PARTITIONS="4")
     assert "AIKI_PARTITIONS=2" in refused
+
+
+def test_the_bench_measures_these_servers_and_deletes_its_queue(servers: CommandLine, amqp_url: str) -> None:
+    orchestrator(servers)
+
+    done = servers.run("bench", "--runs", "20", "--alone", "10", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs"] == 20
+    (queue,) = (word for word in done.stderr.split() if word.startswith("aiki-bench@"))
+    assert asyncio.run(inspect_broker(amqp_url, [queue])).missing == (queue,)
 
 
 def test_the_doctor_says_which_server_cannot_be_reached(servers: CommandLine) -> None:

@@ -5,6 +5,7 @@ from aiki.adapters.broker.rabbitmq.admin import (
     QueueReport,
     apply_topology,
     check_topology,
+    delete_queue,
     inspect_broker,
 )
 from aiki.adapters.broker.rabbitmq.broker import RabbitBroker
@@ -15,5 +16,6 @@ __all__ = [
     "RabbitBroker",
     "apply_topology",
     "check_topology",
+    "delete_queue",
     "inspect_broker",
 ]

@@ -10,7 +10,7 @@ from aiki.adapters.broker.rabbitmq.trouble import talking
 from aiki.errors import BrokerUnavailableError
 from broker_topology import PARTITIONS_DEFAULT, Topology, topology
 
-__all__ = ["BrokerReport", "QueueReport", "apply_topology", "check_topology", "inspect_broker"]
+__all__ = ["BrokerReport", "QueueReport", "apply_topology", "check_topology", "delete_queue", "inspect_broker"]
 
 HEARTBEAT_SECONDS = 10
 CONNECT_SECONDS = 10.0
@@ -68,6 +68,19 @@ async def inspect_broker(url: str, queues: Sequence[str]) -> BrokerReport:
             tuple(report for report in found if isinstance(report, QueueReport)),
             tuple(name for name in found if isinstance(name, str)),
         )
+
+
+async def delete_queue(url: str, queue: str) -> None:
+    """Delete *queue* with all that is in it. One that is not there is no error.
+
+    Raises:
+        BrokerUnavailableError: the broker cannot be reached.
+        ConfigurationError: the user may not delete it.
+    """
+    async with _link(url) as link:
+        channel = await link.consuming_channel()
+        with talking(f"delete queue {queue}"):
+            await channel.queue_delete(queue, timeout=RPC_SECONDS)
 
 
 async def _look_at(link: Link, queue: str) -> QueueReport | str:

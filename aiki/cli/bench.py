@@ -1,0 +1,160 @@
+"""`aiki bench`: how fast the engine is on these servers, with a workflow and a queue of its own."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import click
+
+from aiki.bootstrap import amqp_url, connect_client, embedded, running_worker
+from aiki.cli.measuring import Measured, in_flight, one_at_a_time, percentile
+from aiki.cli.output import as_json, draw, print_json, remark
+from aiki.cli.session import settings_of
+from aiki.config import Settings
+from aiki.errors import AikiError, CompletionTimeoutError
+from aiki.sdk.client import Client
+from aiki.sdk.run import Run
+from aiki.sdk.task import task
+from aiki.sdk.workflow import Workflow, workflow
+
+__all__ = ["bench"]
+
+STEPS = 3
+FIRST_SECONDS = 15.0
+RUN_SECONDS = 120.0
+
+# Long enough to look into a run that was slow.
+KEPT = timedelta(minutes=10)
+
+
+@task
+async def add_one(number: int) -> int:
+    """Do next to nothing, so that what is measured is the engine."""
+    return number + 1
+
+
+async def _three_steps(run: Run, start: int) -> int:
+    number = start
+    for _ in range(STEPS):
+        number = await add_one.run(run, number)
+    return number
+
+
+@click.command()
+@click.option(
+    "--runs", type=click.IntRange(10, 1_000_000), default=2000, show_default=True, help="How many, for speed."
+)
+@click.option("--alone", type=click.IntRange(10, 100_000), default=200, show_default=True, help="How many, one by one.")
+@click.option("--at-once", type=click.IntRange(1, 10_000), default=200, show_default=True, help="How many in flight.")
+@click.option("--embedded", "is_embedded", is_flag=True, help="Measure the engine inside this process, in a new file.")
+@as_json
+def bench(runs: int, alone: int, at_once: int, is_embedded: bool, as_json: bool) -> None:
+    """Measure runs of three durable steps: how many a second, and how long one takes.
+
+    The client and the worker are in this process, on the broker of AIKI_AMQP_URL; an orchestrator has to run.
+    The workflow has a queue of its own, which is deleted at the end; its runs expire after ten minutes.
+    """
+    settings = settings_of()
+    figures = asyncio.run(_measure(settings, runs=runs, alone=alone, at_once=at_once, is_embedded=is_embedded))
+    if as_json:
+        print_json(figures)
+    else:
+        draw(_table(figures))
+
+
+async def _measure(
+    settings: Settings, *, runs: int, alone: int, at_once: int, is_embedded: bool
+) -> Mapping[str, float]:
+    # A version of its own is a queue of its own: no worker of the application serves it.
+    measured = workflow(name="aiki-bench", version=uuid4().hex[:12])(_three_steps)
+    engine = _inside(measured, at_once) if is_embedded else _on_servers(settings, measured)
+    async with engine as client:
+        await _first(client, measured)
+
+        async def one(number: int) -> None:
+            await _one(client, measured, number, timeout=RUN_SECONDS)
+
+        one_by_one = await one_at_a_time(one, times=alone)
+        cpu = time.process_time()
+        loaded = await in_flight(one, times=runs, at_once=at_once)
+        cpu = time.process_time() - cpu
+    return _figures(one_by_one, loaded, cpu=cpu, at_once=at_once)
+
+
+def _figures(alone: Measured, loaded: Measured, *, cpu: float, at_once: int) -> Mapping[str, float]:
+    return {
+        "runs": len(loaded.taken),
+        "at_once": at_once,
+        "runs_per_second": round(loaded.per_second, 1),
+        "steps_per_second": round(loaded.per_second * STEPS, 1),
+        "in_flight_p50_ms": round(percentile(loaded.taken, 0.5) * 1000, 2),
+        "in_flight_p99_ms": round(percentile(loaded.taken, 0.99) * 1000, 2),
+        "alone_p50_ms": round(percentile(alone.taken, 0.5) * 1000, 2),
+        "alone_p99_ms": round(percentile(alone.taken, 0.99) * 1000, 2),
+        "cpu_seconds_here_per_1000_runs": round(cpu / len(loaded.taken) * 1000, 3),
+    }
+
+
+def _table(figures: Mapping[str, float]) -> str:
+    return "\n".join(
+        (
+            f"{figures['runs']:,} runs of {STEPS} durable steps, {figures['at_once']} in flight",
+            f"  {figures['runs_per_second']:>10,.1f}  runs a second ({figures['steps_per_second']:,.1f} steps)",
+            f"  {figures['in_flight_p50_ms']:>10,.1f}  ms from enqueue to result, half of them"
+            f" (99 %: {figures['in_flight_p99_ms']:,.1f})",
+            f"  {figures['cpu_seconds_here_per_1000_runs']:>10,.2f}  CPU seconds for 1,000 runs, in this process",
+            "one run at a time",
+            f"  {figures['alone_p50_ms']:>10,.1f}  ms from enqueue to result, half of them"
+            f" (99 %: {figures['alone_p99_ms']:,.1f})",
+        )
+    )
+
+
+@asynccontextmanager
+async def _inside(measured: Workflow[[int], int], at_once: int) -> AsyncIterator[Client]:
+    from aiki.worker.service import Worker
+
+    with tempfile.TemporaryDirectory(prefix="aiki-bench-") as folder:
+        async with (
+            embedded(Path(folder) / "bench.db") as client,
+            Worker(client, workflows=[measured], max_concurrent_runs=at_once),
+        ):
+            yield client
+
+
+@asynccontextmanager
+async def _on_servers(settings: Settings, measured: Workflow[[int], int]) -> AsyncIterator[Client]:
+    from aiki.adapters.broker.rabbitmq import delete_queue
+
+    url = amqp_url(settings)
+    try:
+        async with running_worker(settings, [measured]), connect_client(settings) as client:
+            yield client
+    finally:
+        await delete_queue(url, measured.queue)
+    remark(f"the queue {measured.queue} is deleted; the runs stay in the store for {KEPT.seconds // 60} minutes")
+
+
+async def _first(client: Client, measured: Workflow[[int], int]) -> None:
+    """Run it once: queues are declared, and somebody is there.
+
+    Raises:
+        AikiError: nothing came of it.
+    """
+    try:
+        await _one(client, measured, 0, timeout=FIRST_SECONDS)
+    except CompletionTimeoutError as error:
+        raise AikiError(
+            f"the first run was not over after {FIRST_SECONDS:g} s",
+            hint="is an orchestrator running? `aiki doctor` looks",
+        ) from error
+
+
+async def _one(client: Client, measured: Workflow[[int], int], number: int, *, timeout: float) -> None:
+    handle = await measured.with_options(retention=KEPT).enqueue(client, number)
+    await handle.wait_for_completion(timeout=timeout)
