@@ -121,8 +121,8 @@ class Crew:
         )
         other = self._held.get(command.run_id)
         if other is not None and _is_outdated(command, other.command):
-            # A publish that nobody saw confirmed may arrive at any time. What came of it is held here already: handing it
-            # back is refused then. After the store was put back to an earlier point it is not, and the epoch rises.
+            # A publish that nobody saw confirmed may arrive at any time. What came of it is held here already, and to
+            # hand it back is refused. After the store was put back to an earlier point it is not: then the epoch rises.
             log.info("run.outdated", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
             await self._report(orphaned(command, self._surroundings, handed_back=True), intake, delivery)
             return
