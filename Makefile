@@ -1,6 +1,6 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help setup demo test check static format simulate chaos soak overload bench bench-compare bench-check up down topology clean
+.PHONY: fuzz help setup demo test check static format simulate chaos soak overload bench bench-figures bench-compare bench-check up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.
@@ -59,6 +59,11 @@ fuzz: setup  ## Fuzz the decoders, led by coverage, and look closer at all else 
 
 bench: setup  ## Measure how fast it is, on servers of its own (ROWS="throughput latency" for some)
 	.venv/bin/python -m bench $(ROWS)
+
+bench-figures: setup  ## Take the figures and pictures of docs/performance.md again (a quiet machine, 20 minutes)
+	.venv/bin/python -m bench --rounds 3 --scale $(or $(SCALE),0.4) --json docs/performance/figures.json
+	.venv/bin/python -m bench.plots docs/performance --scale $(or $(SCALE),0.4)
+	.venv/bin/python -m bench.report docs/performance/figures.json docs/performance.md
 
 bench-compare: setup  ## Measure another revision and this folder in turn (BASE=HEAD~1 ROWS="throughput" ROUNDS=4)
 	.venv/bin/python -m bench.compare --rounds $(or $(ROUNDS),4) $(or $(BASE),HEAD) $(ROWS)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-__all__ = ["RAW", "Figures", "Limit", "Line", "limits", "limits_table", "lines_of", "table", "write_json"]
+__all__ = ["RAW", "Figures", "Limit", "Line", "limits", "limits_table", "lines_of", "number", "table", "write_json"]
 
 RAW = "raw"
 """What the name of a row of the limit begins with."""
@@ -60,8 +60,8 @@ def table(lines: Sequence[Line]) -> str:
         if line.row != row:
             row = line.row
             text.append(f"\n{row}")
-        spread = f"  [{_number(line.lowest)} – {_number(line.highest)}]" if line.rounds > 1 else ""
-        text.append(f"  {line.figure:<{width}}  {_number(line.median):>10}{spread}")
+        spread = f"  [{number(line.lowest)} – {number(line.highest)}]" if line.rounds > 1 else ""
+        text.append(f"  {line.figure:<{width}}  {number(line.median):>10}{spread}")
     return "\n".join(text)
 
 
@@ -87,7 +87,7 @@ def limits_table(compared: Sequence[Limit]) -> str:
         return ""
     text = [f"\nof the limit{'measured':>34}{'limit':>12}{'reached':>10}"]
     text += [
-        f"  {f'{one.row}, {one.figure}':<34}{_number(one.measured):>10}{_number(one.limit):>12}{one.share:>9.0%}"
+        f"  {f'{one.row}, {one.figure}':<34}{number(one.measured):>10}{number(one.limit):>12}{one.share:>9.0%}"
         for one in compared
     ]
     return "\n".join(text)
@@ -105,7 +105,8 @@ def write_json(
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write *value* with about three digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
