@@ -105,6 +105,12 @@ class Service(ServerNode):
         return self._says in self.log.read_bytes()[self._log_before :]
 
 
+class Load(Service):
+    """A client. It ends when everything that it has begun has ended, however long the machine takes for that."""
+
+    stop_seconds = 180.0
+
+
 @dataclass(slots=True)
 class Cluster:
     """Everything that takes part. Made by ``running``, which ends and removes all of it."""
@@ -232,7 +238,8 @@ class Cluster:
     async def _make_service(self, name: str, arguments: Sequence[str], says: str) -> None:
         gates = [await Gate(broker.ports["amqp"]).start() for broker in self.brokers]
         first = len(self.services) % len(gates)
-        self.services[name] = Service(
+        make = Load if name.startswith("client") else Service
+        self.services[name] = make(
             self.folder / "services" / name,
             arguments=arguments,
             says=says,
