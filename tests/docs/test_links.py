@@ -19,7 +19,7 @@ from tests.docs.pages import PAGES, ROOT, Page, page
 ALL = [*PAGES, *(Page(ROOT / name) for name in ("CHANGELOG.md", "CONTRIBUTING.md", "deploy/README.md"))]
 
 # Read by the command line itself, before there are settings.
-OTHER_VARIABLES = {"AIKI_DEBUG"}
+OTHER_VARIABLES = {"AIKI_COMPARISONS", "AIKI_DEBUG"}
 
 
 @pytest.mark.parametrize("page", ALL, ids=str)
