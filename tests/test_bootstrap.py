@@ -12,6 +12,7 @@ import aiki
 from aiki import Client, ConfigurationError, Run, Worker, task, workflow
 from aiki.adapters.broker.rabbitmq import RabbitBroker
 from aiki.adapters.broker.socket import SocketBroker
+from aiki.adapters.store.embedded import SqliteStore
 from aiki.adapters.store.mongodb import MongoStore
 from aiki.bootstrap import amqp_url, broker_url, connect_client, make_broker, make_store, running_dev
 from aiki.config import Settings
@@ -68,6 +69,20 @@ async def test_an_embedded_engine_with_a_file_goes_on_where_it_was(tmp_path: Pat
 
         assert await handle.wait_for_completion(timeout=10) == "abab!"
     assert counted == ["ab"]
+
+
+async def test_a_new_file_has_one_partition_and_another_keeps_those_that_it_was_made_with(tmp_path: Path) -> None:
+    async with aiki.embedded(tmp_path / "new.db") as client:
+        assert client.connection.broker.partitions == 1
+
+    older = SqliteStore(tmp_path / "older.db")
+    await older.start()
+    await older.partitions(8)
+    await older.close()
+    async with aiki.embedded(tmp_path / "older.db") as client, Worker(client, workflows=[twice]):
+        assert client.connection.broker.partitions == 8
+        handle = await twice.enqueue(client, "ab")
+        assert await handle.wait_for_completion(timeout=10) == "abab"
 
 
 async def test_a_file_has_one_owner(tmp_path: Path) -> None:

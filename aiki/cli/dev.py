@@ -8,6 +8,7 @@ import click
 from aiki.bootstrap import Dev, running_dev
 from aiki.cli.app import App, load_app
 from aiki.cli.output import remark
+from aiki.cli.services import settle_down
 from aiki.cli.session import settings_of
 from aiki.cli.stopping import stop_on_signals
 from aiki.cli.wording import duration
@@ -36,6 +37,7 @@ def dev(apps: Sequence[str], data: str | None, concurrency: int | None) -> None:
 async def _serve(settings: Settings, app: App) -> int:
     grace = duration(settings.shutdown_grace)
     async with running_dev(settings, app.workflows, app.tasks) as engine:
+        settle_down()
         _greet(engine, app)
         with stop_on_signals(lambda: f"handing back {len(engine.worker.held_runs)} runs, {grace} at most") as stop:
             await stop.serve(engine.worker.run_until_stopped(), engine.orchestrator.wait(), stop=engine.stop)

@@ -15,7 +15,7 @@ from aiki.cli.stopping import stop_on_signals
 from aiki.cli.wording import duration
 from aiki.config import Settings
 
-__all__ = ["orchestrator", "rebuild", "worker"]
+__all__ = ["orchestrator", "rebuild", "settle_down", "worker"]
 
 
 @click.command()
@@ -32,7 +32,7 @@ def orchestrator(health: str | None) -> None:
 async def _orchestrate(settings: Settings) -> int:
     grace = settings.shutdown_grace
     async with running_orchestrator(settings) as service:
-        _settle_down()
+        settle_down()
         with stop_on_signals(lambda: f"finishing what is in hand, {duration(grace)} at most") as stop:
             await stop.serve(service.wait(), stop=lambda: service.stop(grace.total_seconds()))
     return stop.exit_code
@@ -59,7 +59,7 @@ def worker(queues: Sequence[str], apps: Sequence[str], concurrency: int | None) 
 async def _work(settings: Settings, app: App) -> int:
     grace = duration(settings.shutdown_grace)
     async with running_worker(settings, app.workflows, app.tasks) as service:
-        _settle_down()
+        settle_down()
         with stop_on_signals(lambda: f"handing back {len(service.held_runs)} runs, {grace} at most") as stop:
             await stop.serve(service.run_until_stopped(), stop=service.stop)
     return stop.exit_code
@@ -70,7 +70,7 @@ async def _work(settings: Settings, app: App) -> int:
 _COLLECT_EVERY = (2_000, 10, 10)
 
 
-def _settle_down() -> None:
+def settle_down() -> None:
     """Tell the garbage collector that what is loaded by now stays for the life of the process."""
     gc.collect()
     gc.freeze()
