@@ -1,10 +1,15 @@
 """Seeded simulations: nothing is lost, whatever happens; and a seed says all of it."""
 
 import hashlib
+import os
 import subprocess
 import sys
 
 import pytest
+
+from aiki.testing.simulation.faults import Fault
+from aiki.testing.simulation.profiles import PROFILES, profile_of
+from aiki.testing.simulation.shrinking import fewest
 
 # What every change of the code is tried on. `make simulate SEEDS=0..100000` goes further.
 FIXED_SEEDS = "0..120"
@@ -43,3 +48,44 @@ def test_what_was_simulated_before_makes_no_difference() -> None:
     together = simulate("5..8", "--trace").stdout
 
     assert together.endswith(alone)
+
+
+def test_no_order_of_a_set_makes_a_difference() -> None:
+    program = (
+        "from aiki.testing.simulation.simulation import simulate; print(*simulate(9, traced=True).trace, sep=chr(10))"
+    )
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            timeout=55,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    )
+
+    assert first.count("\n") > 50
+    assert first == second
+
+
+def test_every_profile_has_its_share_of_the_seeds() -> None:
+    drawn = {profile_of(seed).name for seed in range(120)}
+
+    assert drawn == {profile.name for profile in PROFILES}
+
+
+def test_of_many_faults_those_are_left_that_it_takes() -> None:
+    faults = [Fault(step, kind, 0.5) for step in range(1, 9) for kind in ("break", "freeze")]
+
+    def fails(some: list[Fault]) -> bool:
+        return Fault(3, "break", 0.5) in some and Fault(7, "freeze", 0.5) in some
+
+    assert fewest(faults, fails) == [Fault(3, "break", 0.5), Fault(7, "freeze", 0.5)]
+
+
+def test_a_fault_can_be_written_down_and_read() -> None:
+    faults = [Fault(3, "break", 0.5), Fault(1, "die-halfway", 0.125, aim="lesson")]
+
+    assert [Fault.load(str(fault)) for fault in faults] == faults
