@@ -4,7 +4,7 @@ from aiki import Client
 from bench.overload import Peaks, overload
 from tests.scenarios.cluster import Cluster
 
-RUNS = 3_000
+RUNS = 1_500
 
 # What is in hand at once: batches of events, the runs of the cache, the slots of the worker.
 GROWTH_MIB_MAX = 60.0
