@@ -58,7 +58,7 @@ DEFECTS = (
         "an order is sent again under the same pair",
         1,
         "losses",
-        "0..400",
+        "20..1020",
         (
             Change(
                 "aiki/engine/dispatching.py",
@@ -71,7 +71,7 @@ DEFECTS = (
         "a dispatch has as many holders as say so",
         1,
         "copies",
-        "0..400",
+        "80..1080",
         (
             Change(
                 "aiki/engine/holding.py",
@@ -84,7 +84,7 @@ DEFECTS = (
         "a second holder takes the place of the first",
         1,
         "copies",
-        "0..400",
+        "80..1080",
         (
             Change(
                 "aiki/engine/holding.py",
@@ -102,7 +102,7 @@ DEFECTS = (
         "a cause that comes again is believed to have been sent",
         2,
         "contested",
-        "0..400",
+        "80..1080",
         (
             Change(
                 "aiki/engine/decide.py",
@@ -115,7 +115,7 @@ DEFECTS = (
         "a marker dispatches whatever has come before it",
         2,
         "contested",
-        "0..400",
+        "80..1080",
         (
             Change(
                 "aiki/engine/dispatching.py",
@@ -128,7 +128,7 @@ DEFECTS = (
         "a cause that comes again is never unsent",
         2,
         "contested",
-        "0..400",
+        "80..1080",
         (
             Change(
                 "aiki/orchestrator/partition.py",
@@ -141,7 +141,7 @@ DEFECTS = (
         "a redelivered order is executed",
         2,
         "losses",
-        "0..400",
+        "20..1020",
         (
             Change(
                 "aiki/worker/crew.py",
@@ -154,7 +154,7 @@ DEFECTS = (
         "the epoch of what a holder says is not looked at",
         3,
         "zombies",
-        "0..400",
+        "10..1010",
         (
             Change(
                 "aiki/engine/holding.py",
@@ -172,7 +172,7 @@ DEFECTS = (
         "whoever is refused is not told",
         3,
         "copies",
-        "0..400",
+        "80..1080",
         (
             Change(
                 "aiki/engine/dispatching.py",
@@ -185,7 +185,7 @@ DEFECTS = (
         "a recovery counts whatever was learnt",
         4,
         "losses",
-        "0..400",
+        "80..1080",
         (
             Change(
                 "aiki/engine/dispatching.py",
@@ -198,7 +198,7 @@ DEFECTS = (
         "a lost worker never counts",
         4,
         "losses",
-        "0..400",
+        "50..1050",
         (
             Change(
                 "aiki/engine/dispatching.py",
@@ -211,7 +211,7 @@ DEFECTS = (
         "the cache survives a new subscription and a redelivery",
         5,
         "contested",
-        "0..400",
+        "210..1210",
         (
             Change(
                 "aiki/orchestrator/partition.py",
@@ -224,7 +224,7 @@ DEFECTS = (
         "what is refused from memory is refused for good",
         5,
         "contested",
-        "0..400",
+        "90..1090",
         (
             Change(
                 "aiki/orchestrator/partition.py",
@@ -242,7 +242,7 @@ DEFECTS = (
         "a dispatch forgets how far the journal went",
         6,
         "anything",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/engine/dispatching.py",
@@ -255,7 +255,7 @@ DEFECTS = (
         "entries of an older epoch count",
         6,
         "wipes",
-        "0..400",
+        "530..1530",
         (
             Change(
                 "aiki/adapters/store/embedded/runs.py",
@@ -274,7 +274,7 @@ DEFECTS = (
         "what was learnt by half is not learnt again",
         6,
         "halves",
-        "0..400",
+        "20..1020",
         (
             Change(
                 "aiki/engine/holding.py",
@@ -288,7 +288,7 @@ DEFECTS = (
         "what an older epoch left behind is never replaced",
         6,
         "wipes",
-        "0..400",
+        "400..1400",
         (
             Change(
                 "aiki/adapters/store/rules.py",
@@ -302,7 +302,7 @@ DEFECTS = (
         "a gap is not noticed",
         7,
         "wipes",
-        "0..400",
+        "740..1740",
         (
             Change(
                 "aiki/engine/holding.py",
@@ -315,7 +315,7 @@ DEFECTS = (
         "events that are sent again change their order",
         7,
         "haste",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/sdk/publisher.py",
@@ -325,23 +325,10 @@ DEFECTS = (
         ),
     ),
     Defect(
-        "an end that was told is not told again",
-        8,
-        "contested",
-        "0..400",
-        (
-            Change(
-                "aiki/engine/holding.py",
-                "    if run.status.is_final:\n        return Decision(run, commands=outcome(run, moment))\n    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n    return None",
-                "    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n    return None",
-            ),
-        ),
-    ),
-    Defect(
         "a task that was given to others is not given again",
         8,
         "halves",
-        "0..400",
+        "20..1020",
         (
             Change(
                 "aiki/engine/holding.py",
@@ -354,7 +341,7 @@ DEFECTS = (
         "timers are not loaded with a partition",
         9,
         "contested",
-        "0..400",
+        "40..1040",
         (
             Change(
                 "aiki/orchestrator/timers.py",
@@ -367,7 +354,7 @@ DEFECTS = (
         "a timer that was not sent is forgotten",
         9,
         "halves",
-        "0..400",
+        "730..1730",
         (
             Change(
                 "aiki/orchestrator/timers.py",
@@ -380,7 +367,7 @@ DEFECTS = (
         "a run rests though what it waits for is there",
         10,
         "echoes",
-        "0..400",
+        "20..1020",
         (
             Change(
                 "aiki/engine/holding.py",
@@ -393,7 +380,7 @@ DEFECTS = (
         "a worker goes by its own clock alone",
         10,
         "anything",
-        "0..400",
+        "30..1030",
         (
             Change(
                 "aiki/worker/machine.py",
@@ -406,17 +393,12 @@ DEFECTS = (
         "an event that failed twice is dropped",
         11,
         "contested",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/adapters/broker/memory/queues.py",
-                "        self.held -= len(messages)\n        # Everybody",
-                "        self.held -= len(messages)\n        messages = [message for message in messages if not (message.redelivered and self._single_active)]\n        for message in messages:\n            message.redelivered = True\n        # Everybody",
-            ),
-            Change(
-                "aiki/adapters/broker/memory/queues.py",
-                "        for message in messages:\n            message.redelivered = True\n        self.held",
-                "        self.held",
+                "        waiting = list(self._ready)\n",
+                "        messages = [message for message in messages if not (message.redelivered and self._single_active)]\n        waiting = list(self._ready)\n",
             ),
         ),
     ),
@@ -424,7 +406,7 @@ DEFECTS = (
         "outcomes are handed out in another order than they came",
         12,
         "losses",
-        "0..400",
+        "330..1330",
         (
             Change(
                 "aiki/worker/history.py",
@@ -437,7 +419,7 @@ DEFECTS = (
         "what is new begins before what led to it is confirmed",
         13,
         "zombies",
-        "0..400",
+        "50..1050",
         (
             Change(
                 "aiki/worker/machine.py",
@@ -450,7 +432,7 @@ DEFECTS = (
         "a resumed run does not learn what time it is",
         13,
         "losses",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/worker/machine.py",
@@ -463,7 +445,7 @@ DEFECTS = (
         "what was cancelled does not keep its number",
         14,
         "losses",
-        "0..400",
+        "80..1080",
         (
             Change(
                 "aiki/worker/replay.py",
@@ -476,7 +458,7 @@ DEFECTS = (
         "a payload passes through a string of the store",
         15,
         "anything",
-        "0..400",
+        "60..1060",
         (
             Change(
                 "aiki/codec/documents.py",
@@ -489,7 +471,7 @@ DEFECTS = (
         "a forgotten run leaves its journal",
         16,
         "echoes",
-        "0..400",
+        "10..1010",
         (
             Change(
                 "aiki/adapters/store/embedded/runs.py",
@@ -502,7 +484,7 @@ DEFECTS = (
         "a client's event counts each time",
         17,
         "echoes",
-        "0..400",
+        "60..1060",
         (
             Change(
                 "aiki/engine/decide.py",
@@ -515,7 +497,7 @@ DEFECTS = (
         "each attempt on another worker has the id of the first",
         18,
         "anything",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/worker/machine.py",
@@ -528,7 +510,7 @@ DEFECTS = (
         "events are acknowledged before they are stored",
         None,
         "contested",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/orchestrator/consumer.py",
@@ -541,7 +523,7 @@ DEFECTS = (
         "a command is acknowledged before the run has ended",
         None,
         "losses",
-        "0..400",
+        "20..1020",
         (
             Change(
                 "aiki/worker/holding.py",
@@ -554,7 +536,7 @@ DEFECTS = (
         "what was not confirmed is not sent again",
         None,
         "haste",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/sdk/publisher.py",
@@ -567,12 +549,12 @@ DEFECTS = (
         "an orphan's order is acknowledged before it is reported",
         None,
         "losses",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/worker/crew.py",
-                "            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))\n            await intake.acknowledge(delivery)",
-                "            await intake.acknowledge(delivery)\n            await self._surroundings.publisher.publish(orphaned(command, self._surroundings))",
+                "Delivery[WorkerCommand]) -> None:\n        try:\n            await self._surroundings.publisher.publish(event)\n            await intake.acknowledge(delivery)",
+                "Delivery[WorkerCommand]) -> None:\n        try:\n            await intake.acknowledge(delivery)\n            await self._surroundings.publisher.publish(event)",
             ),
         ),
     ),
@@ -580,7 +562,7 @@ DEFECTS = (
         "a commit is not conditional on the revision",
         None,
         "contested",
-        "0..400",
+        "0..1000",
         (
             Change(
                 "aiki/adapters/store/embedded/runs.py",

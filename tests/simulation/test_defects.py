@@ -38,7 +38,7 @@ def test_a_seeded_defect_is_noticed(defect: Defect) -> None:
 
 @pytest.mark.parametrize("defect", UNCERTAIN, ids=lambda defect: defect.name.replace(" ", "-"))
 def test_some_defects_show_only_when_nobody_knows_what_was_written(defect: Defect) -> None:
-    said = notice(defect, "--certain", "--most", "25")
+    said = notice(defect, "--certain", "--most", "12")
 
     assert said.startswith("noticed by 0 of "), said
 
