@@ -237,7 +237,12 @@ class Client:
 
         Raises as ``dead_letter``.
         """
-        return await self._letter(RedriveDeadLetter(letter_id=letter_id))
+        redriven = await self._letter(RedriveDeadLetter(letter_id=letter_id))
+        letter = redriven.letter
+        if letter.run_id is not None:
+            # Whoever has a handle of the run, and has heard of its end, waits anew.
+            self._connection.listener.reopen(letter.run_id, letter.at)
+        return redriven
 
     async def discard(self, letter_id: str) -> StoredDeadLetter:
         """Mark a dead letter as done with. Raises as ``dead_letter``."""

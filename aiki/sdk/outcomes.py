@@ -175,6 +175,13 @@ class OutcomeListener:
             self._interests[run_id] = interest
         return interest
 
+    def reopen(self, run_id: str, ended_at: datetime) -> None:
+        """Forget that *run_id* ended, if that was at *ended_at* or before: it was asked to go on."""
+        interest = self._interests.get(run_id)
+        ended = None if interest is None or interest.outcome is None else interest.outcome.at
+        if interest is not None and ended is not None and ended <= ended_at:
+            interest.reopen(ended_at)
+
     def acceptance_of(self, request: RunRequested) -> Acceptance:
         """Expect the answer to *request*, which is not sent yet."""
         acceptance = Acceptance(request, stale=not self._listening.is_set())

@@ -265,6 +265,23 @@ def test_an_end_from_before_a_retry_does_not_count() -> None:
     assert known == [None, outcome(2)]
 
 
+async def test_the_end_of_a_dead_letter_that_is_redriven_does_not_count() -> None:
+    async with an_engine() as engine:
+        client = await engine.client()
+        await client.connection.listener.start()
+        interest = client.connection.listener.interest_in("run", fresh=True)
+        ends = [Outcome("greet", RunStatus.DEAD_LETTERED, T0 + timedelta(seconds=n), None, None) for n in (1, 2)]
+
+        interest.settle(ends[0])
+        client.connection.listener.reopen("run", T0 + timedelta(seconds=1))
+        reopened = interest.outcome
+        interest.settle(ends[1])
+        client.connection.listener.reopen("run", T0 + timedelta(seconds=1))
+
+        assert reopened is None
+        assert interest.outcome == ends[1]
+
+
 async def test_a_wait_is_bounded_and_the_run_goes_on() -> None:
     async with an_engine() as engine:
         client = await engine.client()
