@@ -269,12 +269,15 @@ class Machine:
     def _resolve(self, batch: Batch) -> None:
         """Let the workflow see what goes on record. If that ends it, the end goes out together with the record.
 
-        Not if it let go of something: others are told of that, and not before the reason is confirmed.
+        Not if somebody else is told of it, and not before it is confirmed: a child that starts, or what the workflow
+        let go of.
         """
         if batch.entries and not self._replay.is_live:
             self._replay.go_live(batch.entries[0].at)
         self._history.append(batch.entries)
-        if self._drive() and not self._replay.dropped and (end := self._replay.end) is not None:
+        is_resolved = self._drive()
+        tells = bool(self._replay.dropped) or any(entry.kind is EntryKind.CHILD_STARTED for entry in batch.entries)
+        if is_resolved and not tells and (end := self._replay.end) is not None:
             self._end_with(end, batch.events)
         else:
             self._publish(batch.events, partial(self._on_confirmed, batch))

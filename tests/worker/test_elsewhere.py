@@ -12,7 +12,7 @@ from aiki.engine.events import (
     SignalSent,
     TaskScheduled,
 )
-from aiki.engine.journal import InboxItem, InboxKind
+from aiki.engine.journal import EntryKind, InboxItem, InboxKind
 from aiki.engine.payload import Payload
 from aiki.engine.retry import fixed
 from aiki.engine.status import RunStatus
@@ -172,6 +172,31 @@ class TestElsewhere:
 
         assert world.result() == "gave up"
         assert (await world.end_of(child_id)).status is RunStatus.CANCELLED
+
+    @virtual
+    async def test_a_child_that_is_on_record_is_asked_for_though_its_parent_ends_with_that_record(self) -> None:
+        @workflow
+        async def child(run: Run) -> None:
+            SEEN.append("child")
+
+        @workflow
+        async def parent(run: Run) -> None:
+            async def two() -> None:
+                await echo.run(run, "first", 1)
+                await child.run(run)
+
+            run_beside = asyncio.create_task(two())
+            await echo.run(run, "beside", 2)
+            assert not run_beside.done()
+
+        world = World(parent, child)
+        world.confirms_after = 5.0
+        await world.run(parent)
+        (child_id,) = [entry.source for entry in world.journal() if entry.kind is EntryKind.CHILD_STARTED]
+        assert child_id is not None
+
+        assert (await world.end_of(child_id)).status is RunStatus.COMPLETED
+        assert SEEN[-1] == "child"
 
     @virtual
     async def test_a_retried_parent_starts_a_new_child(self) -> None:
