@@ -162,7 +162,7 @@ class PartitionOwner:
         loaded = missing - presumed_new
         known.update(await self._load(loaded))
         # What is in the cache was dealt with here before, and all that followed from it was sent.
-        unsent = loaded if again else frozenset[str]()
+        unsent = missing if again else frozenset[str]()
         folded = self._fold(groups, known, unsent)
 
         # What is refused may fit the run as it is stored by now: only a fresh read can tell (rule 5).

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from aiki.engine.commands import ExecuteRun
 from aiki.engine.decide import Decision, Moment, decide
 from aiki.engine.events import CancelRequested, Event, RunRequested, SignalSent
 from aiki.engine.payload import NULL, Payload
-from aiki.engine.state import RunState
+from aiki.engine.state import Pair, RunState
 from aiki.engine.status import RunStatus
 from aiki.errors import StoreError
 from aiki.orchestrator import OrchestratorSettings
@@ -209,6 +210,18 @@ async def test_rule_2_the_first_messages_after_subscribing_may_be_old_ones_whate
     await heir.handle(request)
 
     assert len(single.hub.ready("aiki.events.0")) == 1  # The marker; the second time, the heir knows that it was sent.
+
+
+async def test_rule_2_a_dispatch_is_doubted_though_what_came_with_its_cause_made_us_look_twice(single: World) -> None:
+    gone, heir = Rival(single), Rival(single)
+    request = a_request()
+    await gone.handle(request)
+    stranger = started(replace(await stored(single, request.run_id), pair=Pair(7, "of a stranger")))
+
+    await heir.subscribe()
+    await heir.handle(request, stranger)
+
+    assert len(single.hub.ready("aiki.events.0")) == 1
 
 
 async def test_rule_2_a_cause_that_is_merely_said_twice_disturbs_nobody(single: World) -> None:
