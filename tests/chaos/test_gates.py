@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -14,28 +14,32 @@ PATIENCE = 5.0
 SILENCE = 0.1
 
 
-async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        return
-    finally:
-        writer.close()
-
-
 @asynccontextmanager
 async def a_gate() -> AsyncIterator[Gate]:
     """A gate in front of a server that says everything back."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.get_running_loop().create_task(echo(reader, writer)))
+
     port = free_port()
-    server = await asyncio.start_server(_echo, "127.0.0.1", port)
+    server = await asyncio.start_server(accept, "127.0.0.1", port)
     gate = await Gate(port).start()
     try:
         yield gate
     finally:
         await gate.close()
         server.close()
+        # Whoever was cut off hears of it in a moment.
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*serving)
 
 
 @asynccontextmanager

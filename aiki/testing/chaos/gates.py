@@ -58,6 +58,7 @@ class Gate:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # What was aborted is closed in the next turn of the loop.
 
     def cut(self) -> None:
         """End all connections, hard. New ones may be made at once."""
