@@ -266,27 +266,33 @@ class RabbitSubscription(Subscription[T], Generic[T]):
             self._check()
             if self._done.isdisjoint(tags):
                 return  # Somebody took ours along.
-            done, self._done = self._done, set()
-            frames = self._take(done)
-            if frames:
-                await self._write(frames)
+            done = frozenset(self._done)
+            # A tag that is not known was acknowledged before; the broker would close the channel over it.
+            known = sorted(tag for tag in done if tag in self._unacknowledged)
+            if known:
+                await self._write(self._frames(known))
+            # Not before they are written: whoever is cancelled meanwhile must not take those of others along.
+            self._done -= done
+            self._forget(known)
 
-    def _take(self, tags: set[int]) -> bytes:
-        """Choose the frames that acknowledge *tags*, which are ours no longer from now on."""
-        unacknowledged = self._unacknowledged
+    def _frames(self, tags: Sequence[int]) -> bytes:
+        """Choose the frames that acknowledge *tags*, which are in order."""
+        chosen = set(tags)
         last = 0
-        for tag in unacknowledged:
-            if tag not in tags:
+        for tag in self._unacknowledged:
+            if tag not in chosen:
                 break
             last = tag
-        # A tag that is not known was acknowledged before; the broker would close the channel over it.
-        known = sorted(tag for tag in tags if tag in unacknowledged)
         number = self._channel.number
         frames = [ack_frame(number, last, multiple=True)] if last else []
-        frames += [ack_frame(number, tag, multiple=False) for tag in known if tag > last]
-        for tag in known:
-            self._on_acknowledged(unacknowledged.pop(tag))
+        frames += [ack_frame(number, tag, multiple=False) for tag in tags if tag > last]
         return b"".join(frames)
+
+    def _forget(self, tags: Sequence[int]) -> None:
+        """Note that *tags* are acknowledged. The subscription may have ended meanwhile, and hold nothing any more."""
+        for tag in tags:
+            if (consumer := self._unacknowledged.pop(tag, None)) is not None:
+                self._on_acknowledged(consumer)
 
     async def _write(self, payload: bytes) -> None:
         try:
