@@ -139,7 +139,7 @@ class EventPublisher:
     def submit(self, events: Sequence[Event]) -> "asyncio.Future[None]":
         """Put *events* in line now, behind those of earlier calls; what this returns is done once all are confirmed.
 
-        They are sent again until then. Who cancels the future withdraws what was not sent.
+        They are sent again until then. Who cancels the future withdraws what was not sent; so does the failure of one.
         """
         confirmed = [self._post(event, None).confirmed for event in events]
         return confirmed[0] if len(confirmed) == 1 else _all_of(confirmed)
@@ -251,7 +251,11 @@ class EventPublisher:
 
 
 def _all_of(confirmed: Sequence[asyncio.Future[None]]) -> asyncio.Future[None]:
-    """Make a future of several: done when the last of them is, failed as soon as one is, cancelled with all."""
+    """Make a future of several: done when the last of them is.
+
+    It fails or is cancelled as soon as one is, and then what was not sent of the others is withdrawn: what
+    stands behind is worth nothing without what stands before.
+    """
     whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     left = len(confirmed)
 
@@ -268,13 +272,14 @@ def _all_of(confirmed: Sequence[asyncio.Future[None]]) -> asyncio.Future[None]:
             whole.set_result(None)
 
     def on_whole(_whole: asyncio.Future[None]) -> None:
-        if whole.cancelled():
-            for one in confirmed:
-                one.cancel()
+        for one in confirmed:
+            one.cancel()
 
     for one in confirmed:
         one.add_done_callback(on_one)
     whole.add_done_callback(on_whole)
+    if not confirmed:
+        whole.set_result(None)
     return whole
 
 

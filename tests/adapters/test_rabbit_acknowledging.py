@@ -18,6 +18,19 @@ async def system(amqp_url: str) -> AsyncIterator[RabbitSystem]:
     await system.close()
 
 
+class NoRoom(asyncio.Queue[Any]):
+    """What a connection writes from while the network takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.put_nowait(None)
+        self.is_asked = asyncio.Event()
+
+    async def put(self, item: Any) -> None:
+        self.is_asked.set()
+        await super().put(item)
+
+
 async def test_whoever_gives_up_while_there_is_no_room_takes_nobodys_acknowledgement_along(
     system: RabbitSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -27,16 +40,14 @@ async def test_whoever_gives_up_while_there_is_no_room_takes_nobodys_acknowledge
     await broker.publish_events(0, [signal(1)], timeout=PATIENCE)
     await broker.publish_events(0, [signal(2)], timeout=PATIENCE)
     one, two = await collect(subscription, 2)
-    no_room: asyncio.Queue[Any] = asyncio.Queue(1)
-    no_room.put_nowait(None)
+    no_room = NoRoom()
 
     with monkeypatch.context() as patched:
         patched.setattr(subscription._channel, "write_queue", no_room)
         impatient = asyncio.create_task(subscription.acknowledge([one]))
         patient = asyncio.create_task(subscription.acknowledge([two]))
         async with asyncio.timeout(PATIENCE):
-            while not no_room._putters:  # type: ignore[attr-defined]
-                await asyncio.sleep(0)
+            await no_room.is_asked.wait()
     impatient.cancel()
     await patient
     await subscription.close()

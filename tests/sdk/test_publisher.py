@@ -20,7 +20,7 @@ from aiki.errors import (
     UnroutableError,
 )
 from aiki.ports.broker import Subscription
-from aiki.sdk.publisher import EventPublisher
+from aiki.sdk.publisher import BYTES_MAX, EventPublisher
 from aiki.testing.builders import T0
 
 SOON = 5.0
@@ -208,6 +208,57 @@ async def test_a_cancelled_caller_withdraws_what_was_not_sent() -> None:
 
         assert await setting.next_message() == ["last"]
         await asyncio.wait_for(asyncio.gather(first, last), SOON)
+
+
+async def test_what_is_submitted_together_is_done_when_all_of_it_is_confirmed() -> None:
+    async with a_setting() as setting:
+        setting.publisher.submit([signal("before")])
+        (held,) = await setting.seen()
+        together = setting.publisher.submit([signal("a", size=BYTES_MAX), signal("b")])
+        await setting.events.acknowledge([held])
+
+        assert await setting.next_message() == ["a"]
+        (last,) = await setting.seen()
+        assert not together.done()
+
+        await setting.events.acknowledge([last])
+        await asyncio.wait_for(together, SOON)
+
+
+async def test_who_gives_up_what_was_submitted_together_withdraws_all_that_was_not_sent() -> None:
+    async with a_setting() as setting:
+        setting.publisher.submit([signal("before")])
+        (held,) = await setting.seen()
+        together = setting.publisher.submit([signal("a"), signal("b")])
+        last = setting.publisher.submit([signal("c")])
+
+        together.cancel()
+        await asyncio.gather(together, return_exceptions=True)
+        await setting.events.acknowledge([held])
+
+        assert await setting.next_message() == ["c"]
+        await asyncio.wait_for(last, SOON)
+
+
+async def test_what_was_submitted_together_fails_with_the_first_of_it_and_the_rest_is_not_sent() -> None:
+    async with a_setting() as setting:
+        setting.publisher.submit([signal("before")])
+        (held,) = await setting.seen()
+        together = setting.publisher.submit([signal("a", "forgotten"), signal("b", "kept")])
+        last = setting.publisher.submit([signal("c")])
+
+        setting.publisher.forget("forgotten")
+        with pytest.raises(RunAbandonedError):
+            await asyncio.wait_for(together, SOON)
+        await setting.events.acknowledge([held])
+
+        assert await setting.next_message() == ["c"]
+        await asyncio.wait_for(last, SOON)
+
+
+async def test_to_submit_nothing_is_done_at_once() -> None:
+    async with a_setting() as setting:
+        await asyncio.wait_for(setting.publisher.submit([]), SOON)
 
 
 async def test_a_forgotten_run_is_not_sent_and_those_who_wait_for_it_hear_so() -> None:
