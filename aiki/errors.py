@@ -69,11 +69,11 @@ class ConfigurationError(AikiError):
 
 
 class InvalidNameError(AikiError):
-    """A name of a workflow, a version, a task or a queue cannot be one."""
+    """A name of a workflow, a version, a task, a queue or a signal cannot be one."""
 
     def __init__(self, what: str, name: str, *, reason: str) -> None:
         super().__init__(
-            f"{name!r} cannot be the name of a {what}: {reason}",
+            f"{shortened(name)} cannot be the name of a {what}: {reason}",
             hint="use letters, digits, '.', '_' and '-', starting with a letter or digit, at most 100 characters",
         )
         self.name = name
@@ -372,10 +372,10 @@ class RunAbandonedError(AikiError):
 
 
 class InvalidOptionError(AikiError, ValueError):
-    """An option of a task, a workflow or a run makes no sense. Refused where it is written."""
+    """An option of a task, a workflow, a run or a question makes no sense. Refused where it is written."""
 
     def __init__(self, option: str, value: object, *, expected: str) -> None:
-        super().__init__(f"{option} must be {expected}, not {value!r}")
+        super().__init__(f"{option} must be {expected}, not {shortened(value)}")
         self.option = option
         self.value = value
 

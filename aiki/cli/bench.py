@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +14,7 @@ import click
 from aiki.bootstrap import amqp_url, connect_client, embedded, running_worker
 from aiki.cli.measuring import Measured, in_flight, one_at_a_time, percentile
 from aiki.cli.output import as_json, draw, print_json, remark
+from aiki.cli.parameters import DURATION
 from aiki.cli.session import settings_of
 from aiki.config import Settings
 from aiki.errors import AikiError, CompletionTimeoutError
@@ -25,7 +26,6 @@ from aiki.sdk.workflow import Workflow, workflow
 __all__ = ["bench"]
 
 STEPS = 3
-FIRST_SECONDS = 15.0
 RUN_SECONDS = 120.0
 
 # Long enough to look into a run that was slow.
@@ -51,16 +51,25 @@ async def _three_steps(run: Run, start: int) -> int:
 )
 @click.option("--alone", type=click.IntRange(10, 100_000), default=200, show_default=True, help="How many, one by one.")
 @click.option("--at-once", type=click.IntRange(1, 10_000), default=200, show_default=True, help="How many in flight.")
+@click.option(
+    "--wait",
+    type=DURATION,
+    default="15s",
+    show_default=True,
+    help="How long the first run may take, before all others.",
+)
 @click.option("--embedded", "is_embedded", is_flag=True, help="Measure the engine inside this process, in a new file.")
 @as_json
-def bench(runs: int, alone: int, at_once: int, is_embedded: bool, as_json: bool) -> None:
+def bench(runs: int, alone: int, at_once: int, wait: timedelta, is_embedded: bool, as_json: bool) -> None:
     """Measure runs of three durable steps: how many a second, and how long one takes.
 
     The client and the worker are in this process, on the broker of AIKI_AMQP_URL; an orchestrator has to run.
     The workflow has a queue of its own, which is deleted at the end; its runs expire after ten minutes.
     """
-    settings = settings_of()
-    figures = asyncio.run(_measure(settings, runs=runs, alone=alone, at_once=at_once, is_embedded=is_embedded))
+    # A version of its own is a queue of its own: no worker of the application serves it.
+    measured = workflow(name="aiki-bench", version=uuid4().hex[:12])(_three_steps)
+    engine = _inside(measured, at_once) if is_embedded else _on_servers(settings_of(), measured)
+    figures = asyncio.run(_measure(engine, measured, wait=wait, runs=runs, alone=alone, at_once=at_once))
     if as_json:
         print_json(figures)
     else:
@@ -68,13 +77,16 @@ def bench(runs: int, alone: int, at_once: int, is_embedded: bool, as_json: bool)
 
 
 async def _measure(
-    settings: Settings, *, runs: int, alone: int, at_once: int, is_embedded: bool
+    engine: AbstractAsyncContextManager[Client],
+    measured: Workflow[[int], int],
+    *,
+    wait: timedelta,
+    runs: int,
+    alone: int,
+    at_once: int,
 ) -> Mapping[str, float]:
-    # A version of its own is a queue of its own: no worker of the application serves it.
-    measured = workflow(name="aiki-bench", version=uuid4().hex[:12])(_three_steps)
-    engine = _inside(measured, at_once) if is_embedded else _on_servers(settings, measured)
     async with engine as client:
-        await _first(client, measured)
+        await _first(client, measured, timeout=wait.total_seconds())
 
         async def one(number: int) -> None:
             await _one(client, measured, number, timeout=RUN_SECONDS)
@@ -140,17 +152,17 @@ async def _on_servers(settings: Settings, measured: Workflow[[int], int]) -> Asy
     remark(f"the queue {measured.queue} is deleted; the runs stay in the store for {KEPT.seconds // 60} minutes")
 
 
-async def _first(client: Client, measured: Workflow[[int], int]) -> None:
+async def _first(client: Client, measured: Workflow[[int], int], *, timeout: float) -> None:
     """Run it once: queues are declared, and somebody is there.
 
     Raises:
         AikiError: nothing came of it.
     """
     try:
-        await _one(client, measured, 0, timeout=FIRST_SECONDS)
+        await _one(client, measured, 0, timeout=timeout)
     except CompletionTimeoutError as error:
         raise AikiError(
-            f"the first run was not over after {FIRST_SECONDS:g} s",
+            f"the first run was not over after {timeout:g} s",
             hint="is an orchestrator running? `aiki doctor` looks",
         ) from error
 

@@ -6,10 +6,12 @@ call returns, and counts once however often the network made it be sent.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 from uuid import uuid4
 
+from aiki.codec.schema import ID_CHARACTERS_MAX
 from aiki.engine.payload import Payload, load_payload
 from aiki.engine.queries import (
     DeadLetterFound,
@@ -32,7 +34,7 @@ from aiki.ports.clock import Clock
 from aiki.sdk.connection import Connection
 from aiki.sdk.handle import Handle
 from aiki.sdk.names import version_name, workflow_name
-from aiki.sdk.options import Duration, WorkflowOptions, seconds
+from aiki.sdk.options import Duration, WorkflowOptions, check_text, moment, seconds
 from aiki.sdk.starting import RunStarter, Target
 from aiki.sdk.values import dump_anything
 from aiki.sdk.workflow import Workflow
@@ -184,7 +186,12 @@ class Client:
     def handle(self, run_id: str, workflow: Workflow[..., R]) -> Handle[R]: ...
 
     def handle(self, run_id: str, workflow: Workflow[..., Any] | None = None) -> Handle[Any]:
-        """Make a handle of a run that was started anywhere, at any time; with *workflow* its result is typed."""
+        """Make a handle of a run that was started anywhere, at any time; with *workflow* its result is typed.
+
+        Raises:
+            InvalidOptionError: no run can have that id.
+        """
+        check_text("run_id", run_id, characters_max=ID_CHARACTERS_MAX)
         if workflow is None:
             return self._connection.handle(run_id, decode=load_payload)
         return self._connection.handle(run_id, decode=workflow.signature.load_result, workflow=workflow.name)
@@ -194,6 +201,7 @@ class Client:
 
         Raises:
             RunNotFoundError: there is none with that id.
+            InvalidOptionError: there can be none with that id.
             QueryTimeoutError: no orchestrator answered.
         """
         return await self.handle(run_id).get()
@@ -210,8 +218,14 @@ class Client:
         Raises:
             BrokerUnavailableError, QueryTimeoutError: there is no answer in time.
             QueryFailedError: an orchestrator could not do it.
+            InvalidOptionError: a moment of *where* has no time zone.
         """
-        return await self._connection.ask(FindRuns(filter=where, limit=limit, cursor=cursor), RunPage)
+        wanted = replace(
+            where,
+            created_after=moment("created_after", where.created_after),
+            created_before=moment("created_before", where.created_before),
+        )
+        return await self._connection.ask(FindRuns(filter=wanted, limit=limit, cursor=cursor), RunPage)
 
     async def stats(self) -> Stats:
         """Count runs by workflow and status, and tell which orchestrators and workers are there."""
@@ -229,6 +243,7 @@ class Client:
 
         Raises:
             DeadLetterNotFoundError: there is none with that id.
+            InvalidOptionError: there can be none with that id.
         """
         return await self._letter(GetDeadLetter(letter_id=letter_id))
 
@@ -249,6 +264,7 @@ class Client:
         return await self._letter(DiscardDeadLetter(letter_id=letter_id))
 
     async def _letter(self, query: GetDeadLetter | RedriveDeadLetter | DiscardDeadLetter) -> StoredDeadLetter:
+        check_text("letter_id", query.letter_id, characters_max=ID_CHARACTERS_MAX)
         found = await self._connection.ask(query, DeadLetterFound)
         if found.letter is None:
             raise DeadLetterNotFoundError(query.letter_id)

@@ -35,6 +35,7 @@ from aiki.errors import (
     RunTimeoutError,
     type_name,
 )
+from aiki.sdk.names import signal_name
 from aiki.sdk.options import Duration, seconds
 from aiki.sdk.outcomes import Interest, Outcome
 from aiki.sdk.values import dump_anything
@@ -169,9 +170,15 @@ class Handle(Generic[R]):
         await self._say(WakeRequested(**self._facts()), "wake-up")
 
     async def send(self, signal: str, payload: Any = None) -> None:
-        """Send the run a signal with anything that can be written as JSON. Raises as ``cancel``."""
+        """Send the run a signal with anything that can be written as JSON. Raises as ``cancel``.
+
+        Raises:
+            InvalidNameError: *signal* cannot be the name of a signal, so that no workflow waits for it.
+            PayloadError, PayloadTooLargeError: *payload* cannot be written, or is too long.
+        """
+        name = signal_name(signal)
         text = dump_anything(payload, what=f"payload of signal {signal!r}")
-        await self._say(SignalSent(**self._facts(), name=signal, payload=text), f"signal {signal!r}")
+        await self._say(SignalSent(**self._facts(), name=name, payload=text), f"signal {signal!r}")
 
     async def retry(self) -> None:
         """Let a run that failed, was cancelled or dead-lettered go on from where it ended. Raises as ``cancel``.

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiki.errors import InvalidNameError
 
-__all__ = ["kebab_case", "name_of", "queue_name", "task_name", "version_name", "workflow_name"]
+__all__ = ["kebab_case", "name_of", "queue_name", "signal_name", "task_name", "version_name", "workflow_name"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = "aiki."
@@ -58,6 +58,15 @@ def task_name(name: str) -> str:
         InvalidNameError: it cannot be one.
     """
     return _checked("task", name)
+
+
+def signal_name(name: str) -> str:
+    """Check the name of a signal.
+
+    Raises:
+        InvalidNameError: it cannot be one.
+    """
+    return _checked("signal", name)
 
 
 def queue_name(name: str) -> str:

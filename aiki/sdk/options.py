@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from aiki.engine.retry import RetryPolicy, never, seconds_of
 from aiki.errors import InvalidOptionError
 from aiki.sdk.names import queue_name
 
-__all__ = ["UNSET", "Confirm", "Duration", "OnConflict", "TaskOptions", "Unset", "WorkflowOptions", "seconds"]
+__all__ = ["UNSET", "Confirm", "Duration", "OnConflict", "TaskOptions", "Unset", "WorkflowOptions"]
+__all__ += ["check_text", "moment", "seconds", "tags_of"]
 
 Duration = timedelta | float
 """A ``timedelta``, or seconds."""
@@ -34,6 +35,7 @@ UNSET = Unset()
 _SECONDS_MAX = 100 * 365 * 86_400.0
 _KEY_CHARACTERS_MAX = 512
 _TAGS_MAX = 32
+_TAG_CHARACTERS_MAX = 100
 
 
 def seconds(option: str, duration: Duration | None, *, zero: bool = False) -> float | None:
@@ -97,17 +99,59 @@ class WorkflowOptions:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, where it is written."""
-        key = self.idempotency_key
-        if key is not None and not (isinstance(key, str) and 0 < len(key) <= _KEY_CHARACTERS_MAX):
-            raise InvalidOptionError("idempotency_key", key, expected=f"1 to {_KEY_CHARACTERS_MAX} characters")
+        if self.idempotency_key is not None:
+            check_text("idempotency_key", self.idempotency_key, characters_max=_KEY_CHARACTERS_MAX)
         if self.on_conflict not in ("raise", "use_existing"):
             raise InvalidOptionError("on_conflict", self.on_conflict, expected="'raise' or 'use_existing'")
         if self.confirm not in ("broker", "stored"):
             raise InvalidOptionError("confirm", self.confirm, expected="'broker' or 'stored'")
         _check_whole_number("priority", self.priority, 0, 255)
         _check_whole_number("recoveries_max", self.recoveries_max, 0, 1_000)
-        if len(self.tags) > _TAGS_MAX or not all(isinstance(tag, str) and 0 < len(tag) <= 100 for tag in self.tags):
-            raise InvalidOptionError("tags", self.tags, expected=f"at most {_TAGS_MAX} strings of 1 to 100 characters")
+        if len(self.tags) > _TAGS_MAX or not all(_is_text(tag, _TAG_CHARACTERS_MAX) for tag in self.tags):
+            expected = f"at most {_TAGS_MAX} strings of {_text_of(_TAG_CHARACTERS_MAX)}"
+            raise InvalidOptionError("tags", self.tags, expected=expected)
+
+
+def check_text(option: str, value: str, *, characters_max: int) -> str:
+    """Return *value*, a text that is sent and kept as it is, if it can be.
+
+    Raises:
+        InvalidOptionError: it is empty, too long, no text, or holds half a surrogate pair.
+    """
+    if not _is_text(value, characters_max):
+        raise InvalidOptionError(option, value, expected=_text_of(characters_max))
+    return value
+
+
+def _text_of(characters_max: int) -> str:
+    return f"1 to {characters_max} characters of valid Unicode"
+
+
+def _is_text(value: object, characters_max: int) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= characters_max:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def moment(option: str, value: datetime | None) -> datetime | None:
+    """Give *value* as a time in UTC, which is how all moments are sent.
+
+    Raises:
+        InvalidOptionError: it does not tell its time zone, is no ``datetime``, or in UTC beyond all of them.
+    """
+    if value is None:
+        return None
+    expected = "a datetime with a time zone"
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidOptionError(option, value, expected=expected)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidOptionError(option, value, expected=f"{expected}, in the years 1 to 9999 in UTC too") from error
 
 
 def _check_whole_number(option: str, value: object, least: int, most: int) -> None:

@@ -13,7 +13,7 @@ from aiki.engine.payload import Payload, load_payload
 from aiki.errors import InvalidOptionError
 from aiki.observability.logs import get_logger
 from aiki.sdk.calls import Caller
-from aiki.sdk.names import task_name
+from aiki.sdk.names import signal_name
 from aiki.sdk.options import Duration, seconds
 from aiki.sdk.parameters import load_as
 from aiki.sdk.values import dump_anything
@@ -158,7 +158,7 @@ class Run:
             ConfigurationError: nothing can be read as *type*.
         """
         frame = sys._getframe(1)
-        return self._signal(task_name(name), type, Caller(frame.f_code, frame.f_lineno))
+        return self._signal(signal_name(name), type, Caller(frame.f_code, frame.f_lineno))
 
     async def _signal(self, name: str, wanted: Any, caller: Caller) -> Any:
         payload = await self.driver.wait_for_signal(name, caller)

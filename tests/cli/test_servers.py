@@ -203,6 +203,13 @@ def test_the_bench_measures_these_servers_and_deletes_its_queue(servers: Command
     assert asyncio.run(inspect_broker(amqp_url, [queue])).missing == (queue,)
 
 
+def test_the_bench_without_an_orchestrator_says_what_is_missing(servers: CommandLine) -> None:
+    refused = servers.refuses("bench", "--wait", "300ms")
+
+    assert "the first run was not over after 0.3 s" in refused
+    assert "is an orchestrator running?" in refused
+
+
 def test_the_doctor_says_which_server_cannot_be_reached(servers: CommandLine) -> None:
     done = servers.run(
         "doctor",

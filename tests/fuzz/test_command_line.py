@@ -31,7 +31,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIKI_AMQP_URL", NOWHERE)
-    monkeypatch.setenv("AIKI_MONGODB_URL", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
+    # Not a port: what is given up while pymongo connects to one leaves it a socket that nobody closes.
+    monkeypatch.setenv("AIKI_MONGODB_URL", "mongodb://%2Fnowhere%2Fmongodb.sock/?serverSelectionTimeoutMS=50")
     monkeypatch.setenv("AIKI_TIMEOUT", "50ms")
     path = list(sys.path)
     yield

@@ -1,6 +1,8 @@
 """Exactly at each limit everything works; one beyond it is refused where it is made, before anything is sent."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -9,9 +11,13 @@ from aiki import Client, InvalidNameError, InvalidOptionError, PayloadTooLargeEr
 from aiki import task as a_task
 from aiki import workflow as a_workflow
 from aiki.engine.payload import PAYLOAD_BYTES_MAX
+from aiki.engine.queries import RunFilter
+from aiki.sdk.client import Client as SomeClient
 from broker_topology.names import NAME_BYTES_MAX
+from tests.sdk.support import an_engine
 
 PATIENCE = 30.0
+HALF = "\ud800"
 QUOTES = len('""')
 ARGUMENT = len('{"text":""}')
 
@@ -37,8 +43,8 @@ async def grow(run: Run, times: int) -> int:
 
 
 @a_workflow
-async def listen(run: Run) -> int:
-    return len(await run.wait_for_signal("said", str))
+async def listen(run: Run, name: str) -> int:
+    return len(await run.wait_for_signal(name, str))
 
 
 @a_workflow
@@ -77,7 +83,7 @@ async def test_a_result_of_a_task_may_have_a_mebibyte_and_one_more_byte_fails_th
 
 
 async def test_a_signal_may_have_a_mebibyte(client: Client) -> None:
-    handle = await listen.enqueue(client)
+    handle = await listen.enqueue(client, "said")
     most = PAYLOAD_BYTES_MAX - QUOTES
 
     with pytest.raises(PayloadTooLargeError, match="signal 'said'"):
@@ -100,15 +106,67 @@ async def test_the_message_of_a_failure_is_cut_and_never_an_obstacle(client: Cli
 async def test_a_key_and_tags_have_limits_of_their_own(client: Client) -> None:
     fitting = echo.with_options(idempotency_key="k" * 512, tags=["t" * 100, *map(str, range(31))])
     handle = await fitting.enqueue(client, "x")
+    wide = await echo.with_options(idempotency_key="\U0001f600" * 512, tags=["\U0001f600" * 100]).enqueue(client, "x")
 
     run = await handle.get()
     assert (len(run.key or ""), len(run.tags)) == (512, 32)
+    assert (await wide.get()).tags == ("\U0001f600" * 100,)
     with pytest.raises(InvalidOptionError, match="512 characters"):
         echo.with_options(idempotency_key="k" * 513)
     with pytest.raises(InvalidOptionError, match="100 characters"):
         echo.with_options(tags=["t" * 101])
     with pytest.raises(InvalidOptionError, match="at most 32"):
         echo.with_options(tags=list(map(str, range(33))))
+    with pytest.raises(InvalidOptionError, match="valid Unicode"):
+        echo.with_options(idempotency_key=HALF)
+    with pytest.raises(InvalidOptionError, match="valid Unicode"):
+        echo.with_options(tags=[HALF])
+
+
+async def test_a_signal_is_named_as_the_workflow_may_name_it(client: Client) -> None:
+    longest = "s" * 100
+    handle = await listen.enqueue(client, longest)
+
+    for name in ("", "s" * 101, "what was said", HALF):
+        with pytest.raises(InvalidNameError, match="name of a signal"):
+            await handle.send(name, "x")
+    await handle.send(longest, "x")
+
+    assert await handle.wait_for_completion(timeout=PATIENCE) == 1
+
+
+ASKED: list[Callable[[SomeClient, str], Any]] = [
+    lambda client, given: client.handle(given),
+    lambda client, given: client.get(given),
+    lambda client, given: client.dead_letter(given),
+    lambda client, given: client.redrive(given),
+    lambda client, given: client.discard(given),
+]
+
+
+@pytest.mark.parametrize("ask", ASKED)
+async def test_what_can_be_no_id_is_never_asked_for(ask: Callable[[SomeClient, str], Any]) -> None:
+    async with an_engine(orchestrator=False) as engine:
+        client = await engine.client()
+
+        for given in ("", "x" * 256, HALF, "x" * 9_000_000):
+            with pytest.raises(InvalidOptionError, match="1 to 255 characters") as caught:
+                await ask(client, given)
+            assert len(str(caught.value)) < 300
+
+
+async def test_runs_are_found_by_the_moment_whatever_its_time_zone(client: Client) -> None:
+    run = await (await echo.enqueue(client, "x")).get()
+    elsewhere = run.created_at.astimezone(timezone(timedelta(hours=9)))
+    second = timedelta(seconds=1)
+
+    assert (await client.find(RunFilter(created_after=elsewhere - second, created_before=elsewhere + second))).runs
+    assert not (await client.find(RunFilter(created_after=elsewhere + second))).runs
+    assert not (await client.find(RunFilter(created_before=elsewhere - second))).runs
+    for moment in (datetime(2026, 1, 1), datetime.min.replace(tzinfo=elsewhere.tzinfo)):  # noqa: DTZ001 - that is it
+        with pytest.raises(InvalidOptionError, match="a datetime with a time zone"):
+            await client.find(RunFilter(created_before=moment))
+    assert (await client.find(RunFilter(created_after=datetime.min.replace(tzinfo=UTC)))).runs
 
 
 @pytest.mark.parametrize("option", ["delay", "retention", "timeout"])

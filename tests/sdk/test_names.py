@@ -3,7 +3,7 @@
 import pytest
 
 from aiki.errors import InvalidNameError
-from aiki.sdk.names import kebab_case, queue_name, task_name, version_name, workflow_name
+from aiki.sdk.names import kebab_case, queue_name, signal_name, task_name, version_name, workflow_name
 from aiki.sdk.run import Run
 from aiki.sdk.task import task
 from aiki.sdk.workflow import workflow
@@ -18,7 +18,8 @@ def test_a_function_is_named_in_kebab_case(function: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a", "A9", "user-onboarding", "user_onboarding", "9lives", "x" * 100])
 def test_letters_digits_and_some_signs_make_a_name(name: str) -> None:
-    assert workflow_name(name) == task_name(name) == queue_name(name) == version_name(name) == name
+    for check in (workflow_name, task_name, queue_name, version_name, signal_name):
+        assert check(name) == name
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_letters_digits_and_some_signs_make_a_name(name: str) -> None:
     ],
 )
 def test_everything_else_is_refused_with_the_reason(name: str, reason: str) -> None:
-    for check in (workflow_name, task_name, queue_name, version_name):
+    for check in (workflow_name, task_name, queue_name, version_name, signal_name):
         with pytest.raises(InvalidNameError, match=reason):
             check(name)
 
