@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from aiki.engine.commands import ExecuteRun, ExecuteTask, NotifyWorker, WorkerCommand
@@ -126,7 +127,11 @@ class Crew:
             log.info("run.outdated", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
             await self._report(orphaned(command, self._surroundings, handed_back=True), intake, delivery)
             return
-        if other is not None and other.pair != command.pair:
+        if other is not None and other.pair == command.pair:
+            # Said twice. Whatever becomes of the first, it sees to it: its own command is not acknowledged before.
+            await self._leave_to_first(intake, delivery, command)
+            return
+        if other is not None:
             other.fence()  # This is a newer dispatch: the older one is not valid any more.
         self._held[command.run_id] = held
         if self._is_leaving:
@@ -138,6 +143,11 @@ class Crew:
                 del self._held[command.run_id]
             if held.is_leased:
                 self._on_leases(self.leased)
+
+    async def _leave_to_first(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteRun) -> None:
+        log.info("run.ordered_twice", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
+        with suppress(BrokerError):  # Then it comes again, as one that was delivered before.
+            await intake.acknowledge(delivery)
 
     async def _report_orphan(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteRun) -> None:
         """Somebody may have started this dispatch, and may still be at it: say so, and do not touch the run."""

@@ -8,7 +8,7 @@ import pytest
 
 from aiki.adapters.broker.memory import MemoryBroker, MemoryHub
 from aiki.adapters.clock import SystemClock
-from aiki.engine.events import Event, RunStarted, SignalSent
+from aiki.engine.events import Event, RunOrphaned, RunStarted, SignalSent
 from aiki.engine.payload import dump_payload
 from aiki.engine.state import Pair
 from aiki.errors import (
@@ -293,6 +293,21 @@ async def test_forgetting_one_dispatch_of_a_run_leaves_its_next_one_alone() -> N
         assert await setting.next_message() == ["new"]
         await asyncio.wait_for(asyncio.gather(first, new), SOON)
         assert isinstance(old.exception(), RunAbandonedError)
+
+
+async def test_that_nobody_executes_a_dispatch_is_said_even_if_its_run_is_forgotten() -> None:
+    async with a_setting() as setting:
+        first = asyncio.create_task(setting.publisher.publish(signal("first")))
+        (held,) = await setting.seen()
+        pair = Pair(1, "a")
+        orphan = RunOrphaned(id="orphan", run_id="run", at=T0, incarnation="i", pair=pair, worker="w")
+        reported = setting.publisher.submit([orphan])
+
+        setting.publisher.forget("run", pair)
+        await setting.events.acknowledge([held])
+
+        assert await setting.next_message() == ["orphan"]
+        await asyncio.wait_for(asyncio.gather(first, reported), SOON)
 
 
 async def test_an_event_that_is_too_large_fails_alone() -> None:

@@ -298,6 +298,30 @@ async def test_rule_1_an_order_that_arrives_after_the_one_that_replaced_it_distu
     assert not shop.stopped
 
 
+async def test_rule_1_an_order_that_is_said_twice_to_one_worker_is_followed_once() -> None:
+    shop = Shop()
+    async with an_engine() as engine:
+        client = await engine.client()
+        handle = await shop.holding.enqueue(client, "a")
+        broker = await engine.connected()
+        subscription = await broker.consume_commands([shop.holding.queue], prefetch=1)
+        (delivery,) = await asyncio.wait_for(subscription.receive(), SOON)
+        order = delivery.body
+        await subscription.acknowledge([delivery])
+        await subscription.close()
+
+        await broker.send((order, order), timeout=SOON)
+        async with a_worker(engine, shop.holding):
+            await eventually(lambda: shop.begun)
+            await eventually(lambda: not engine.hub.ready(shop.holding.queue))
+            await eventually(lambda: engine.hub.held(shop.holding.queue) == 1)
+            shop.open.set()
+            result = await handle.wait_for_completion(timeout=SOON)
+
+    assert result == ["a-1", "a-2", "a-3"]
+    assert shop.begun == 1
+
+
 async def test_a_store_that_was_put_back_gets_its_run_executed_though_a_later_dispatch_of_it_is_held() -> None:
     shop = Shop()
     async with an_engine() as engine:

@@ -264,5 +264,8 @@ class World:
 
 
 def _note_order(orders: dict[str, Order], order: WorkerCommand) -> None:
-    if isinstance(order, ExecuteRun):
+    if not isinstance(order, ExecuteRun):
+        return
+    known = orders.get(order.run_id)
+    if known is None or known.pair.epoch <= order.pair.epoch:  # One that comes late is not followed.
         orders[order.run_id] = Order(order.pair, order.base_seq)
