@@ -44,7 +44,7 @@ ANSWER_SECONDS = 0.1
 NEVER = 1e9
 
 # What is said at this level, and is no fault of the code.
-_EXPECTED_ERRORS = frozenset({"worker.lease_lost"})
+_EXPECTED_ERRORS = frozenset({"run.lease_lost"})
 
 
 @dataclass(slots=True)
