@@ -56,7 +56,7 @@ class History:
             self._take_in(entry)
 
     def append(self, entries: Iterable[JournalEntry]) -> None:
-        """Go on with entries that have just been confirmed."""
+        """Go on with entries that have just been made, and are on their way to be confirmed."""
         for entry in entries:
             self._take_in(entry)
             if entry.operation in self._asked:
