@@ -4,7 +4,7 @@ Real servers and real processes. The good runs around the bad messages all end a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from aiki import Client, Handle
 from aiki.codec.messages import encode_command, encode_control, encode_dead_letter, encode_events
-from aiki.engine.commands import DeadLetter, NotifyWorker, WorkerNotice
+from aiki.engine.commands import DeadLetter, ExecuteTask, NotifyWorker, WorkerNotice
 from aiki.engine.dispatching import execute_run
 from aiki.engine.events import (
     CancelRequested,
@@ -35,15 +35,21 @@ from aiki.engine.journal import EntryKind, Failure, JournalEntry
 from aiki.engine.payload import NULL, Payload, digest
 from aiki.engine.state import Pair, RunState
 from aiki.testing.builders import T0
+from broker_topology import CONTROL
+from tests.fuzz import app
 from tests.fuzz.mutations import mutants, samples
 from tests.fuzz.raw_properties import publish_raw
-from tests.scenarios import app
 from tests.scenarios.cluster import Cluster, Process, eventually
+
+# Processes and servers of a machine with much else to do take long to begin.
+pytestmark = pytest.mark.timeout(180)
 
 PATIENCE = 60.0
 PARTITIONS = 8
 MEMORY_MAX = 512 * 1024 * 1024
 COMMANDS = "count-to-three@1.0.0"
+TASKS = "gpu"
+SERVED = ("count-to-three", "five-steps", "picture", TASKS)
 
 # Of each kind of message every so many-th mutant: some hundreds, of all types and places.
 EVERY = 120
@@ -59,9 +65,9 @@ class Wire:
         sending = [self._channel.default_exchange.publish(aio_pika.Message(body), queue) for body in bodies]
         await asyncio.gather(*sending)
 
-    async def tell_worker(self, worker: str, body: bytes) -> None:
-        exchange = await self._channel.get_exchange("aiki.control", ensure=False)
-        await exchange.publish(aio_pika.Message(body), worker)
+    async def tell_worker(self, worker: str, *bodies: bytes) -> None:
+        exchange = await self._channel.get_exchange(CONTROL, ensure=False)
+        await asyncio.gather(*(exchange.publish(aio_pika.Message(body), worker) for body in bodies))
 
     async def say(self, *events: Event, partition: int | None = None) -> None:
         for event in events:
@@ -82,13 +88,15 @@ async def wire(cluster: Cluster) -> AsyncIterator[Wire]:
 async def all_good(client: Client, *, runs: int = 10) -> None:
     """Have some runs done: the system is alive."""
     handles = [await app.count_to_three.enqueue(client, number) for number in range(runs)]
+    picture = await app.picture.enqueue(client, 7)
     results = [await handle.wait_for_completion(timeout=PATIENCE) for handle in handles]
     assert results == [number + 3 for number in range(runs)]
+    assert await picture.wait_for_completion(timeout=PATIENCE) == "frame 7"
 
 
 async def check_health(wire: Wire, processes: Sequence[Process]) -> None:
     """Every consumer came to the end of its queue, and no process has grown or complained of itself."""
-    for queue in (*(f"aiki.events.{number}" for number in range(PARTITIONS)), "aiki.queries", COMMANDS):
+    for queue in (*(f"aiki.events.{number}" for number in range(PARTITIONS)), "aiki.queries", COMMANDS, TASKS):
         async with asyncio.timeout(PATIENCE):
             while await wire.left_in(queue):  # noqa: ASYNC110 - a broker does not tell
                 await asyncio.sleep(0.05)
@@ -111,11 +119,11 @@ async def letters_of(client: Client) -> list[DeadLetter]:
             return found
 
 
-async def at_least(client: Client, letters: int) -> list[DeadLetter]:
-    """Wait until so many dead letters are listed."""
-    async with asyncio.timeout(PATIENCE):
-        while len(found := await letters_of(client)) < letters:  # noqa: ASYNC110 - nobody is told of letters
-            await asyncio.sleep(0.1)
+async def letters_once(client: Client, are_there: Callable[[list[DeadLetter]], bool]) -> list[DeadLetter]:
+    """List all dead letters when those that are waited for *are there*, or when there was time enough."""
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while not are_there(found := await letters_of(client)) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0.1)
     return found
 
 
@@ -124,29 +132,44 @@ FORGED_LETTERS = [
     DeadLetter(id="\x1b]0;title\x07", reason="[/red]", at=T0, origin="x@1.0.0", body="[bold]\x1b[31m", detail="?"),
     DeadLetter(id="nowhere", reason="y", at=T0, origin="no queue at all\n", body="{}", detail="?"),
 ]
+FORGED_IDS = {letter.id for letter in FORGED_LETTERS}
+
+
+def hostile(kind: str) -> list[bytes]:
+    """Write what does not belong where messages of *kind* are read."""
+    evil = [body for sample in samples(kind) for body in list(mutants(sample))[::EVERY]]
+    foreign = [samples(other)[0] for other in ("events", "command", "query", "control") if other != kind]
+    return [*evil, *foreign, b"", b"\xff\xfe", b"{", b"x" * 9_000_000]
 
 
 async def test_no_message_stops_a_live_system(cluster: Cluster, wire: Wire) -> None:
-    processes = [cluster.orchestrator(), cluster.worker("count-to-three")]
-    queues = {"events": "aiki.events.3", "command": COMMANDS, "query": "aiki.queries"}
-    for kind, queue in queues.items():
-        evil = [body for sample in samples(kind) for body in list(mutants(sample))[::EVERY]]
-        foreign = [sample for other in queues if other != kind for sample in samples(other)]
-        await wire.put(queue, *evil, *foreign, b"", b"\xff\xfe", b"{", b"x" * 9_000_000)
+    processes = [cluster.orchestrator(), cluster.worker(*SERVED, app="tests.fuzz.app")]
+    queues = {"aiki.events.3": "events", COMMANDS: "command", TASKS: "command", "aiki.queries": "query"}
+    for queue, kind in queues.items():
+        await wire.put(queue, *hostile(kind))
         await publish_raw(cluster.amqp_url, queue, b"?")
     await wire.put("aiki.dead-letters", b"", b"{", *list(mutants(samples("dead_letter")[0]))[::EVERY])
     await wire.put("aiki.dead-letters", *(encode_dead_letter(letter) for letter in FORGED_LETTERS))
 
     async with Client.connect(cluster.amqp_url) as client:
+        (worker,) = (await client.stats()).workers
+        await wire.tell_worker(worker["id"], *hostile("control"))
         await all_good(client)
         await check_health(wire, processes)
-        letters = await at_least(client, 150)
+        letters = await letters_once(
+            client,
+            lambda found: (
+                {*queues, *FORGED_IDS} <= {name for letter in found for name in (letter.origin, letter.id)}
+                and any(letter.origin.startswith(CONTROL) for letter in found)
+            ),
+        )
 
     reasons = {letter.reason for letter in letters}
     assert {"broken_json", "wrong_content", "unknown_type", "unknown_version", "too_large"} <= reasons
-    assert {letter.origin for letter in letters} >= set(queues.values())
+    assert {letter.origin for letter in letters} >= set(queues)
+    assert any(letter.origin.startswith(CONTROL) for letter in letters)
     assert all(letter.detail for letter in letters)
-    assert {letter.id for letter in letters} >= {letter.id for letter in FORGED_LETTERS}
+    assert {letter.id for letter in letters} >= FORGED_IDS
     for letter in FORGED_LETTERS[:2]:
         shown = await asyncio.to_thread(cluster.run, "dead-letters", "show", letter.id)
         assert shown.returncode == 0, shown.stderr
@@ -199,7 +222,7 @@ REQUESTS: list[dict[str, Any]] = [
 
 
 async def test_requests_that_no_client_would_send_end_like_others(cluster: Cluster, wire: Wire) -> None:
-    processes = [cluster.orchestrator(), cluster.worker("count-to-three")]
+    processes = [cluster.orchestrator(), cluster.worker(*SERVED, app="tests.fuzz.app")]
     requests = [request(number, **changes) for number, changes in enumerate(REQUESTS)]
     nowhere = request(98, queue="aiki.events.0"), request(99, queue="no queue\n")
     await wire.say(*requests, *nowhere)
@@ -210,11 +233,61 @@ async def test_requests_that_no_client_would_send_end_like_others(cluster: Clust
             run = await ended(client.handle(event.run_id))
             assert run.status.value in ("completed", "failed"), (event, run)
         page = await client.find(limit=1000)
-        assert len(page.runs) == 10 + len(requests)
-        details = "".join(letter.detail for letter in await at_least(client, 2))
+        assert len(page.runs) == 11 + len(requests)
+        letters = await letters_once(client, lambda found: len(found) >= len(nowhere))
+        details = "".join(letter.detail for letter in letters)
         assert all(event.run_id in details for event in nowhere)
 
     await check_health(wire, processes)
+
+
+# Past the orchestrator, an order may say all this. Somebody executes it or says why not, and nobody waits for it.
+ORDERS: list[dict[str, Any]] = [
+    {"attempt": 10**30},
+    {"attempt": -1},
+    {"timeout": -1.0},
+    {"timeout": 0.0},
+    {"timeout": 1e308},
+    {"task": "no-such"},
+    {"task": "\x1b[31m" * 50_000},
+    {"run_id": "\x00" * 1000},
+    {"run_id": "*.#", "trace": "x" * 200_000},
+    {"task_id": "x" * 100_000},
+    {"idempotency_key": "", "operation": ""},
+    {"input": Payload("not json")},
+    {"input": Payload("[" * 100_000)},
+    {"input": Payload("null")},
+    {"input": Payload('{"frame":' + "9" * 10_000 + "}")},
+    {"input": Payload('{"frame":"first","self":1}')},
+]
+
+
+async def test_orders_of_tasks_that_nobody_gave_change_no_run(cluster: Cluster, wire: Wire) -> None:
+    processes = [cluster.orchestrator(), cluster.worker(*SERVED, app="tests.fuzz.app")]
+    order = ExecuteTask(
+        queue=TASKS,
+        run_id="forged-run",
+        incarnation="forged",
+        task_id="forged-task",
+        task="render",
+        operation="task:render:0#1",
+        attempt=1,
+        input=Payload('{"frame":1}'),
+        idempotency_key="forged",
+    )
+    async with Client.connect(cluster.amqp_url) as client:
+        await all_good(client)
+        before = (await client.find(limit=1000)).runs
+        await wire.put(TASKS, *(encode_command(replace(order, **changes)) for changes in ({}, *ORDERS)))
+        for run in before:
+            await wire.put(TASKS, encode_command(replace(order, run_id=run.run_id, incarnation=run.incarnation)))
+            await wire.put(COMMANDS, encode_command(replace(order, queue=COMMANDS, run_id=run.run_id)))
+
+        await all_good(client)
+        await check_health(wire, processes)
+        after = {run.run_id: run for run in (await client.find(limit=1000)).runs}
+        assert [after[run.run_id] for run in before] == list(before)
+        assert len(after) == 2 * len(before)
 
 
 async def ended(handle: Handle[Any]) -> RunState:
@@ -245,7 +318,7 @@ def forgeries(run: RunState, pair: Pair, worker: str) -> list[Event]:
 
 
 async def test_whoever_does_not_hold_a_run_changes_nothing_of_it(cluster: Cluster, wire: Wire) -> None:
-    processes = [cluster.orchestrator(), cluster.worker("count-to-three", "five-steps")]
+    processes = [cluster.orchestrator(), cluster.worker(*SERVED, app="tests.fuzz.app")]
     cluster.world.hold("step-3")
     async with Client.connect(cluster.amqp_url) as client:
         handle, other = await app.five_steps.enqueue(client), await app.five_steps.enqueue(client)
