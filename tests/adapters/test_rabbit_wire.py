@@ -120,6 +120,33 @@ async def test_who_has_left_gets_nothing_more() -> None:
     assert [one.tag for one in arrived] == [1]
 
 
+async def test_a_number_that_is_used_again_belongs_to_whoever_took_it_last() -> None:
+    half, beat = delivery(1, 1, b"never complete")[0], frame.marshal(Heartbeat(), 0)
+    wire, _ = a_wire(b"".join([half, beat, *delivery(1, 1, b"whole")]))
+    first: list[Delivered] = []
+    second: list[Delivered] = []
+    leave = wire.deliver(1, first.append)
+    assert await wire.readexactly(1) + await wire.readexactly(6) + await wire.readexactly(1) == beat
+
+    wire.deliver(1, second.append)
+    leave()
+
+    assert await read_as_the_driver_does(wire) == []
+    assert (first, told(second)) == ([], [(1, b"whole", False, "run-1")])
+
+
+async def test_what_is_left_of_a_delivery_that_nobody_waits_for_goes_to_the_driver() -> None:
+    half, *rest = delivery(1, 1, b"a" * 25)
+    beat = frame.marshal(Heartbeat(), 0)
+    wire, _ = a_wire(b"".join([half, beat, *rest]))
+    leave = wire.deliver(1, lambda _: None)
+    assert await wire.readexactly(1) + await wire.readexactly(6) + await wire.readexactly(1) == beat
+
+    leave()
+
+    assert await read_as_the_driver_does(wire) == rest
+
+
 async def test_the_driver_hears_a_heartbeat_while_there_is_nothing_but_deliveries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
