@@ -165,6 +165,7 @@ class Consumer(Generic[T]):
     async def _take(self, subscription: Subscription[T], deliveries: Sequence[Delivery[T]]) -> None:
         if not self.has_deliveries:
             self.has_deliveries = True
+            log.info("consumer.served", queue=self.name)
             self._on_first()
         self._is_handling = True
         self._stats.in_hand += len(deliveries)

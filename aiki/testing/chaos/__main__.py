@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds=options.minutes * 60,
         kinds=kinds,
         every=options.every,
+        at_once=options.at_once,
         size=Size(in_flight=options.in_flight),
     )
     folder = Path(tempfile.mkdtemp(prefix="aiki-chaos-"))
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=5000, help="how many at least (default: 5000)")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long faults are made at most (default: 3)")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults (default: 2)")
+    parser.add_argument("--at-once", type=int, default=3, help="how many faults may overlap (default: 3)")
     parser.add_argument(
         "--in-flight", type=int, default=200, help="runs that each client keeps under way (default: 200)"
     )

@@ -14,14 +14,13 @@ from aiki.testing.chaos.client import FINISHED
 from aiki.testing.chaos.cluster import Cluster, Size
 from aiki.testing.chaos.faults import KINDS, Fault, draw_faults, lock_of
 from aiki.testing.chaos.history import History, Recorder, keep_writes, load_history
+from aiki.testing.chaos.logs import read_logs
 from aiki.testing.chaos.report import Report, report_of
 from aiki.testing.chaos.stored import Watch, read_store, unfinished
 from broker_topology import CONTROL, NOTICES
 
 __all__ = ["Chaos", "Plan", "run_chaos"]
 
-# No more faults than these at the same time: the machine has to get something done as well.
-AT_ONCE = 3
 PROGRESS_SECONDS = 60.0
 PEACE_SECONDS = 120.0
 LOOK_SECONDS = 0.1
@@ -39,6 +38,9 @@ class Plan:
     kinds: Sequence[str] = tuple(KINDS)
     every: float = 2.0
     """Seconds between the beginnings of two faults, on average."""
+    at_once: int = 3
+    """No more faults at the same time: the machine has to get something done as well. With one, the pause between
+    two begins when the first is healed and has no effect any more."""
     size: Size = field(default_factory=Size)
 
 
@@ -68,10 +70,11 @@ async def run_chaos(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> 
         history = await asyncio.to_thread(load_history, cluster.history)
         history.writes = watch.writes
         history.left_over += left_over
+        logs = {name: service.log for name, service in cluster.services.items()}
+        history.said = await asyncio.to_thread(read_logs, logs)
         await asyncio.to_thread(read_store, cluster.replicas.url, history)
         violations = check(history)
-        if violations:
-            keep_writes(cluster.history, history.writes)
+        keep_writes(cluster.history, history.writes)
     return Chaos(report_of(history, violations, seed=str(plan.seed)), violations, history)
 
 
@@ -83,7 +86,7 @@ class _Director:
         self._plan = plan
         self._say = say
         self._recorder = Recorder(cluster.history / "faults.jsonl")
-        self._free = asyncio.Semaphore(AT_ONCE)
+        self._free = asyncio.Semaphore(plan.at_once)
         self._began = time.monotonic()
 
     async def direct(self) -> None:
@@ -91,8 +94,8 @@ class _Director:
         faults = draw_faults(Random(self._plan.seed), kinds=self._plan.kinds, every=self._plan.every)
         async with asyncio.TaskGroup() as group:
             for number in count():
-                await asyncio.sleep(faults[0].pause)
                 await self._free.acquire()
+                await asyncio.sleep(faults[0].pause)
                 if self._is_enough(number):
                     break
                 fault = next((fault for fault in faults if not lock_of(self._cluster, fault).locked()), faults[0])

@@ -17,9 +17,11 @@ from typing import Any
 from aiki.engine.commands import DeadLetter
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
+from aiki.testing.chaos.logs import Said
 
 __all__ = [
     "HISTORY_VARIABLE",
+    "PARTITIONS",
     "Accepted",
     "Attempted",
     "Called",
@@ -37,6 +39,8 @@ __all__ = [
 
 HISTORY_VARIABLE = "CHAOS_HISTORY"
 """Names the folder, in the environment of all processes that take part."""
+
+PARTITIONS = 8
 
 
 class Recorder:
@@ -132,6 +136,7 @@ class Written:
     dispatch_id: str
     holder: str | None
     base_seq: int
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,8 @@ class History:
     letters: list[DeadLetter] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
     """What is still there though everything is done, as whoever looked for it says."""
+    said: Sequence[Said] = ()
+    """The events in the logs of all processes, in the order of time."""
 
     @property
     def wipes(self) -> list[Struck]:

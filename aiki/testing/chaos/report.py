@@ -10,13 +10,13 @@ from typing import Any
 
 from aiki.engine.ids import partition_of
 from aiki.testing.chaos.checker import Violation, executed_again, not_promised
-from aiki.testing.chaos.history import History, Struck
+from aiki.testing.chaos.history import PARTITIONS, History, Struck
+from aiki.testing.chaos.pauses import PAUSES_MAX, Pause, longest_pauses
 
 __all__ = ["KindReport", "Report", "added_up", "longest_pause", "report_of", "table"]
 
 # What a fault does may show only when whoever is hit notices.
 AFTERMATH_SECONDS = 1.0
-PARTITIONS = 8
 
 _THE_WORST = ("lost", "duplicated", "wrong")
 
@@ -32,6 +32,8 @@ class KindReport:
     """The longest while no other fault was there; ``None``: there always was one."""
     partition_longest: float
     """The longest in which nothing was achieved in one of the partitions."""
+    partition_alone: float | None = None
+    """The same, while no other fault was there."""
 
     @property
     def count(self) -> int:
@@ -52,6 +54,8 @@ class Report:
     executed_again: int
     not_promised: int
     violations: Mapping[str, int]
+    pauses: Sequence[Pause] = ()
+    """The longest pauses of single partitions, the longest first."""
 
     def as_json(self) -> dict[str, Any]:
         """Write it as JSON's own types."""
@@ -60,7 +64,9 @@ class Report:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Report":
         """Read what ``as_json`` has written."""
-        return cls(**{**content, "kinds": [KindReport(**kind) for kind in content["kinds"]]})
+        kinds = [KindReport(**kind) for kind in content["kinds"]]
+        pauses = [Pause(**pause) for pause in content.get("pauses", ())]
+        return cls(**{**content, "kinds": kinds, "pauses": pauses})
 
 
 def report_of(history: History, violations: Sequence[Violation], *, seed: str) -> Report:
@@ -81,6 +87,7 @@ def report_of(history: History, violations: Sequence[Violation], *, seed: str) -
         executed_again=executed_again(history),
         not_promised=len(not_promised(history)),
         violations=dict(Counter(violation.kind for violation in violations)),
+        pauses=longest_pauses(history),
     )
 
 
@@ -110,26 +117,32 @@ def added_up(reports: Sequence[Report]) -> Report:
         executed_again=sum(report.executed_again for report in reports),
         not_promised=sum(report.not_promised for report in reports),
         violations=dict(violations),
+        pauses=sorted((pause for report in reports for pause in report.pauses), key=lambda pause: -pause.seconds)[
+            :PAUSES_MAX
+        ],
     )
 
 
 def _added_up(kind: str, parts: Sequence[KindReport]) -> KindReport:
     alone = [part.longest_alone for part in parts if part.longest_alone is not None]
+    partition_alone = [part.partition_alone for part in parts if part.partition_alone is not None]
     return KindReport(
         kind,
         sorted(pause for part in parts for pause in part.pauses),
         max(alone, default=None),
         max(part.partition_longest for part in parts),
+        max(partition_alone, default=None),
     )
 
 
 def table(report: Report) -> str:
     """Write *report* for people."""
     lines = [
-        f"{'fault':<26} {'count':>5} {'longest pause':>14} {'median':>8} {'alone':>8} {'one partition':>14}",
+        f"{'fault':<26} {'count':>5} {'longest pause':>14} {'median':>8} {'alone':>8} {'one partition':>14} "
+        f"{'alone':>8}",
         *(
             f"{kind.kind:<26} {kind.count:>5} {kind.pauses[-1]:>12.2f} s {statistics.median(kind.pauses):>6.2f} s "
-            f"{_seconds(kind.longest_alone):>8} {kind.partition_longest:>12.2f} s"
+            f"{_seconds(kind.longest_alone):>8} {kind.partition_longest:>12.2f} s {_seconds(kind.partition_alone):>8}"
             for kind in report.kinds
         ),
         "",
@@ -139,6 +152,7 @@ def table(report: Report) -> str:
         + f" other={sum(number for kind, number in report.violations.items() if kind not in _THE_WORST)}",
         f"{report.executed_again} attempts were executed again, unrecorded the first time; "
         f"{report.not_promised} runs went with a broker before they were stored",
+        *(["", "the longest pauses of single partitions:", *map(str, report.pauses)] if report.pauses else ()),
     ]
     return "\n".join(lines)
 
@@ -155,13 +169,14 @@ def _of_kind(
     every: Sequence[Struck],
 ) -> KindReport:
     pauses = [longest_pause(moments, fault) for fault in faults]
-    alone = [pause for pause, fault in zip(pauses, faults, strict=True) if _is_alone(fault, every)]
-    of_partitions = [longest_pause(partition, fault) for fault in faults for partition in partitions]
+    of_partitions = [max((longest_pause(some, fault) for some in partitions), default=0.0) for fault in faults]
+    alone = [number for number, fault in enumerate(faults) if _is_alone(fault, every)]
     return KindReport(
         kind,
         sorted(round(pause, 3) for pause in pauses),
-        round(max(alone), 3) if alone else None,
+        round(max(pauses[number] for number in alone), 3) if alone else None,
         round(max(of_partitions, default=0.0), 3),
+        round(max(of_partitions[number] for number in alone), 3) if alone else None,
     )
 
 

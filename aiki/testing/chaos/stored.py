@@ -21,6 +21,7 @@ _PIPELINE: Sequence[Mapping[str, Any]] = [
     {
         "$project": {
             "documentKey": 1,
+            "wallTime": 1,
             "fullDocument": dict.fromkeys(("rev", "status", "pair", "holder", "base"), 1),
         }
     },
@@ -84,6 +85,7 @@ class Watch:
                 dispatch_id=text_of(pair["dispatch"]),
                 holder=document.get("holder"),
                 base_seq=int(document.get("base", 0)),
+                at=change["wallTime"].timestamp(),
             )
         )
 
