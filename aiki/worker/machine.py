@@ -35,6 +35,7 @@ from aiki.worker.operations import (
     StatusOperation,
     TaskOperation,
     TimerOperation,
+    moment_after,
 )
 from aiki.worker.recorder import Batch, Recorder
 from aiki.worker.replay import End, Replay
@@ -117,7 +118,7 @@ class Machine:
     def hand_back(self, grace: float) -> None:
         """Start nothing new; what is under way may end within *grace* seconds."""
         self._is_handing_back = True
-        self._grace.set(self._now(), grace)
+        self._grace.set(moment_after(self._now(), grace), grace)
         self._push()
 
     def abandon(self) -> None:

@@ -194,6 +194,23 @@ class TestGivingARunBack:
         assert stopped_at == pytest.approx(10, abs=0.1)
 
     @virtual
+    async def test_of_two_graces_that_are_given_at_once_the_second_counts(self) -> None:
+        @workflow
+        async def flow(run: Run) -> str:
+            return await echo.run(run, "long", 100)
+
+        world = World(flow)
+        world.start(flow)
+        await world.until(lambda: SEEN)
+        world.is_paused_before_dispatch = True
+        execution = world.executions["run"][2]
+
+        execution.hand_back()
+        world.grace = 0.0
+        execution.hand_back()
+        await world.until(lambda: world.held_back, seconds=1)
+
+    @virtual
     async def test_a_paused_run_finishes_what_is_under_way_and_starts_nothing_new(self) -> None:
         @workflow
         async def flow(run: Run) -> list[str]:
