@@ -74,7 +74,7 @@ class Worker:
         grace = seconds("shutdown_grace", shutdown_grace, zero=True) or 0.0
         self._session: Session | None = None
         self._stopping = False
-        self._stop_is_under_way = False
+        self._stop_in_turn = asyncio.Lock()
         self.registry = _LiveRegistry(*workflows, *tasks, on_change=self._take_anew)
         self.settings = replace(
             settings or WorkerSettings(), max_concurrent_runs=max_concurrent_runs, shutdown_grace=grace
@@ -160,20 +160,18 @@ class Worker:
     async def stop(self, grace: Duration | None = None) -> None:
         """Stop in order: take nothing more, let what executes end within *grace*, give the rest back.
 
-        Whatever is given back goes on at once elsewhere. Safe to call twice; who calls again waits too.
+        Whatever is given back goes on at once elsewhere. Safe to call twice; who calls again waits too, and
+        goes on with it where the first one was cancelled.
         """
         if self._ended is None or self._ended.done():
             return
-        if self._stop_is_under_way:
-            await asyncio.wait({self._ended})
-            return
-        self._stopping = self._stop_is_under_way = True
-        if grace is not None:
-            self._surroundings.grace = seconds("grace", grace, zero=True) or 0.0
-        try:
+        async with self._stop_in_turn:
+            if self._ended.done():
+                return
+            self._stopping = True
+            if grace is not None:
+                self._surroundings.grace = seconds("grace", grace, zero=True) or 0.0
             await self._stop_in_order()
-        finally:
-            self._stop_is_under_way = False  # One that was cancelled may be asked for again.
 
     async def _stop_in_order(self) -> None:
         log.info("worker.stopping", worker=self.name, held=len(self.held_runs), grace=self._surroundings.grace)

@@ -73,6 +73,25 @@ async def test_a_stop_that_was_cancelled_may_be_asked_for_again() -> None:
             assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
 
 
+async def test_who_waits_for_a_stop_that_is_cancelled_goes_on_with_it() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench, shutdown_grace=SOON) as worker:
+            await bench.working.enqueue(client, "a")
+            await eventually(lambda: bench.begun)
+            first = asyncio.create_task(worker.stop())
+            await eventually(lambda: worker._stopping)
+            second = asyncio.create_task(worker.stop(grace=0))
+            await asyncio.sleep(0)
+            first.cancel()
+
+            await asyncio.wait_for(second, SOON)
+
+        assert worker.held_runs == ()
+        await eventually(lambda: engine.hub.ready("working@1.0.0"))
+
+
 async def test_a_stop_waits_for_the_task_that_executes_and_gives_the_run_back_where_it_is() -> None:
     bench = Bench()
     async with an_engine() as engine:
