@@ -166,7 +166,7 @@ class RunTooLargeError(StoreError):
     def __init__(self, run_id: str, *, size: int, bytes_max: int) -> None:
         super().__init__(
             f"run {run_id} would take {size:,} bytes in the store, {bytes_max:,} are allowed",
-            hint="did many large signals arrive that it never took? send references instead of the data itself",
+            hint="did much arrive that it never took, signals or results? send references instead of the data itself",
         )
         self.run_id = run_id
         self.size = size

@@ -150,7 +150,10 @@ Query = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFound:
-    """The run, or ``None`` where there is none."""
+    """The run, or ``None`` where there is none.
+
+    Where a message has no room for all of it, the items of its inbox come without what they bring. So in ``RunPage``.
+    """
 
     type: Literal["RunFound"] = "RunFound"
     run: RunState | None

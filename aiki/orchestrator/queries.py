@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import assert_never
 
 from aiki.codec.messages import encode_answer
+from aiki.engine.changing import replace
 from aiki.engine.events import RetryRequested
 from aiki.engine.ids import partition_of
 from aiki.engine.queries import (
@@ -25,9 +26,11 @@ from aiki.engine.queries import (
     RedriveDeadLetter,
     ReportPresence,
     RunFound,
+    RunPage,
     Stats,
     StoredDeadLetter,
 )
+from aiki.engine.state import RunState
 from aiki.errors import AikiError, BrokerError, PayloadTooLargeError
 from aiki.observability import get_logger
 from aiki.orchestrator.journals import cut
@@ -78,7 +81,11 @@ class QueryAnswerer:
         try:
             await self._broker.answer(request, answer)
         except PayloadTooLargeError as error:
-            await self._broker.answer(request, QueryFailed(reason=error.message))
+            shorter = _without_payloads(answer)
+            if shorter is None:
+                await self._broker.answer(request, QueryFailed(reason=error.message))
+            else:
+                await self._send(request, shorter)
 
     async def answer(self, query: Query) -> Answer:
         """Answer *query*; what goes wrong becomes the answer."""
@@ -189,6 +196,23 @@ class QueryAnswerer:
         )
         await self._store.announce(presence)
         return PresenceNoted()
+
+
+def _without_payloads(answer: Answer) -> Answer | None:
+    """Leave out of runs what their inboxes bring, so that one that holds too much can be looked at all the same.
+
+    ``None``: there is nothing to leave out.
+    """
+    shorter = answer
+    if isinstance(answer, RunFound) and answer.run is not None:
+        shorter = replace(answer, run=_with_empty_items(answer.run))
+    elif isinstance(answer, RunPage):
+        shorter = replace(answer, runs=tuple(map(_with_empty_items, answer.runs)))
+    return None if shorter == answer else shorter
+
+
+def _with_empty_items(run: RunState) -> RunState:
+    return replace(run, inbox=tuple(replace(item, payload=None, failure=None) for item in run.inbox))
 
 
 def _fitting(items: Iterable[Answer]) -> int:

@@ -1,17 +1,20 @@
 """Exactly at each limit everything works; one beyond it is refused where it is made, before anything is sent."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 import aiki
-from aiki import Client, InvalidNameError, InvalidOptionError, PayloadTooLargeError, Run, RunFailedError, Worker
+from aiki import Client, Handle, InvalidNameError, InvalidOptionError, PayloadTooLargeError, Run, RunFailedError, Worker
 from aiki import task as a_task
 from aiki import workflow as a_workflow
+from aiki.codec.messages import MESSAGE_BYTES_MAX
 from aiki.engine.payload import PAYLOAD_BYTES_MAX
 from aiki.engine.queries import RunFilter
+from aiki.engine.status import RunStatus
 from aiki.sdk.client import Client as SomeClient
 from broker_topology.names import NAME_BYTES_MAX
 from tests.sdk.support import an_engine
@@ -52,9 +55,20 @@ async def fail(run: Run, characters: int) -> None:
     await complain.run(run, characters)
 
 
+@a_workflow
+async def part(run: Run) -> str:
+    await run.wait_for_signal("go")
+    return "x" * (PAYLOAD_BYTES_MAX - QUOTES)
+
+
+@a_workflow
+async def whole(run: Run, parts: int) -> int:
+    return sum(map(len, await asyncio.gather(*(part.run(run) for _ in range(parts)))))
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    async with aiki.embedded() as client, Worker(client, workflows=[echo, grow, listen, fail]):
+    async with aiki.embedded() as client, Worker(client, workflows=[echo, grow, listen, fail, part, whole]):
         yield client
 
 
@@ -91,6 +105,38 @@ async def test_a_signal_may_have_a_mebibyte(client: Client) -> None:
     await handle.send("said", "x" * most)
 
     assert await handle.wait_for_completion(timeout=PATIENCE) == most
+
+
+async def test_a_run_that_holds_more_than_a_message_can_be_looked_at_and_ends(client: Client) -> None:
+    parts = MESSAGE_BYTES_MAX // PAYLOAD_BYTES_MAX + 1
+    handle = await whole.enqueue(client, parts)
+    await until(lambda: stands(handle, RunStatus.AWAITING_CHILD))
+    await handle.pause()
+    await until(lambda: stands(handle, RunStatus.PAUSED))
+
+    children = [client.handle(run.run_id) for run in (await client.find(RunFilter(workflow="part"))).runs]
+    await asyncio.gather(*(child.send("go") for child in children))
+    await asyncio.gather(*(child.wait_for_completion(timeout=PATIENCE) for child in children))
+
+    async def holds_all() -> bool:
+        return len((await handle.get()).inbox) == parts
+
+    await until(holds_all)
+    (listed,) = (await client.find(RunFilter(workflow="whole"))).runs
+    assert {item.payload for item in listed.inbox} == {None}
+    assert {item.id for item in listed.inbox} == {child.id for child in children}
+    await client.handle(handle.id).resume()
+    assert await handle.wait_for_completion(timeout=PATIENCE) == parts * (PAYLOAD_BYTES_MAX - QUOTES)
+
+
+async def stands(handle: Handle[Any], status: RunStatus) -> bool:
+    return await handle.status() is status
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110 - not every change is announced
+            await asyncio.sleep(0.05)
 
 
 async def test_the_message_of_a_failure_is_cut_and_never_an_obstacle(client: Client) -> None:
