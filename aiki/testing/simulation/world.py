@@ -266,6 +266,7 @@ class World:
 def _note_order(orders: dict[str, Order], order: WorkerCommand) -> None:
     if not isinstance(order, ExecuteRun):
         return
-    known = orders.get(order.run_id)
-    if known is None or known.pair.epoch <= order.pair.epoch:  # One that comes late is not followed.
-        orders[order.run_id] = Order(order.pair, order.base_seq)
+    known, new = orders.get(order.run_id), Order(order.pair, order.base_seq, order.incarnation)
+    is_late = known is not None and known.incarnation == new.incarnation and known.pair.epoch > new.pair.epoch
+    if not is_late:  # One that comes late is not followed.
+        orders[order.run_id] = new
