@@ -15,6 +15,10 @@ from aiki.testing.simulation.shrinking import fewest
 FIXED_SEEDS = "0..120"
 FRESH_SEEDS = "fresh:30"
 
+# Seconds. It takes a fifth of that, unless the machine has much else to do.
+PATIENCE = 170
+pytestmark = pytest.mark.timeout(180)
+
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Simulate in a process of its own: the order of sets is decided when a process begins."""
@@ -22,7 +26,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "aiki.testing.simulation", *arguments],
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -60,7 +64,7 @@ def test_no_order_of_a_set_makes_a_difference() -> None:
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,
-            timeout=55,
+            timeout=PATIENCE,
             check=True,
         ).stdout
         for hash_seed in ("1", "2")
