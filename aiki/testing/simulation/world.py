@@ -52,6 +52,7 @@ class Order:
 
     pair: Pair
     base_seq: int
+    incarnation: str
 
 
 @dataclass(slots=True, eq=False)
