@@ -31,7 +31,7 @@ def test_a_pause_tells_where_the_runs_of_its_partition_stood() -> None:
         accepted=[Accepted(9.0, ONE, False), Accepted(10.0, OTHER, False), Accepted(15.0, THIRD, False)],
         replays=[Replayed(9.0, 1, ONE, 0)],
         attempts=[Attempted(12.0, 1, ONE, "add", "key", 1)],
-        writes=[written(OTHER, 18.0, "queued")],
+        writes=[written(OTHER, 18.0, "queued"), written(runs_of(2, 1)[0], 19.0, "queued")],
         progress=[(10.0, ONE), (20.0, ONE)],
         faults=[Struck("broker-kill", 1.0, 2.0)],
     )
@@ -42,6 +42,7 @@ def test_a_pause_tells_where_the_runs_of_its_partition_stood() -> None:
     # The first is held for 2 s and in its task for 8, the second 8 and 2, and the third is there for the last 5.
     assert pause.stages == {Stage.ASKED: 1.3, Stage.IN_TASK: 0.8, Stage.HELD: 0.2, Stage.QUEUED: 0.2}
     assert (pause.unwritten, pause.untaken) == (8.0, 10.0)
+    assert (pause.elsewhere, pause.healthy) == (1, 10.0)
     assert pause.broken == []
 
 
@@ -67,6 +68,7 @@ def test_a_pause_tells_what_was_broken_who_owned_the_partition_and_what_was_noti
 
     (pause,) = longest_pauses(history)
 
+    assert pause.healthy == 1.0  # From 19, three seconds after the first was healed.
     assert pause.owners == ["orchestrator-0", "orchestrator-1 from +5.0"]
     assert pause.broken == [
         "orchestrator-freeze-long of orchestrator-0 (6.0 s from +0.0)",

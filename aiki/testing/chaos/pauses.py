@@ -56,6 +56,10 @@ class Pause:
     """The longest time in it without any write of a run of that partition: its owner did nothing that lasts."""
     untaken: float
     """The longest time in it in which no worker began to execute a run of that partition."""
+    elsewhere: int
+    """How many writes were made for other partitions meanwhile: if many, this one waited for its turn."""
+    healthy: float
+    """How much of it nothing was broken, nor had been just before."""
     owners: Sequence[str]
     """Who was given its events: at the beginning, and from when on."""
     broken: Sequence[str]
@@ -69,7 +73,8 @@ class Pause:
             [
                 f"{self.seconds:.1f} s from {self.began:.1f} in partition {', '.join(map(str, self.partitions))}",
                 f"    runs: {standing or 'none was under way'}",
-                f"    nothing stored for {self.unwritten:.1f} s, no run taken up for {self.untaken:.1f} s",
+                f"    nothing stored for {self.unwritten:.1f} s, no run taken up for {self.untaken:.1f} s; "
+                f"{self.elsewhere} writes for other partitions; nothing was broken for {self.healthy:.1f} s",
                 f"    owner: {', '.join(self.owners)}",
                 *(f"    {title}: {'; '.join(facts)}" for title, facts in self._circumstances() if facts),
             ]
@@ -127,6 +132,9 @@ def explained(history: History, began: float, ended: float, partitions: Sequence
         stages=_stages(history, partition, began, ended),
         unwritten=_longest_gap(writes, began, ended),
         untaken=_longest_gap(taken, began, ended),
+        elsewhere=sum(began < write.at < ended for write in history.writes)
+        - sum(began < moment < ended for moment in writes),
+        healthy=_healthy(history.faults, began, ended),
         owners=_owners(history.said, partition, began, ended),
         broken=[_overlap(fault, began, ended) for fault in history.faults if _touches(fault, began, ended)],
         noticed=_noticed(history.said, began, ended),
@@ -140,6 +148,14 @@ def _longest_gap(moments: Sequence[float], began: float, ended: float) -> float:
 
 def _touches(fault: Struck, began: float, ended: float) -> bool:
     return fault.began < ended and fault.healed > began - BEFORE_SECONDS
+
+
+def _healthy(faults: Sequence[Struck], began: float, ended: float) -> float:
+    healthy, until = 0.0, began
+    for fault in sorted(faults, key=lambda fault: fault.began):
+        healthy += max(min(fault.began, ended) - until, 0.0)
+        until = max(until, min(fault.healed + BEFORE_SECONDS, ended))
+    return round(healthy + ended - until, 1)
 
 
 def _overlap(fault: Struck, began: float, ended: float) -> str:
