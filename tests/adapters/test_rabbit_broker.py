@@ -12,11 +12,12 @@ from aiki.adapters.broker.rabbitmq import (
     check_topology,
     inspect_broker,
 )
-from aiki.engine.commands import AnnounceOutcome, ArmTimer, Command
-from aiki.engine.events import RunRequested
+from aiki.engine.commands import AnnounceOutcome, ArmTimer, Command, SendEvent
+from aiki.engine.events import RunRequested, TimerFired
 from aiki.engine.payload import NULL
 from aiki.engine.queries import GetRun, QueryFailed, RunFound
 from aiki.engine.retry import RETRY_GRID_MS
+from aiki.engine.state import Pair
 from aiki.errors import (
     BrokerUnavailableError,
     DeliveryLostError,
@@ -24,6 +25,7 @@ from aiki.errors import (
     PublishUncertainError,
     UnroutableError,
 )
+from aiki.testing.builders import T0
 from aiki.testing.contracts.broker_parts.system import (
     AT,
     PATIENCE,
@@ -457,6 +459,25 @@ class TestSeveralQueues:
         await staying.close()
         found = await inspect_broker(str(system.url), queues)
         assert found.missing == ()
+
+
+async def test_timers_that_are_due_together_leave_as_one_message_for_each_partition(system: RabbitSystem) -> None:
+    broker = await system.connect()
+    subscriptions = [await broker.consume_events(number, prefetch=100) for number in range(PARTITIONS)]
+    timers = [
+        TimerFired(id=f"timer-{n}", run_id=f"run-{n}", at=T0, incarnation="i", pair=Pair(1, "d"), due_at=T0)
+        for n in range(50)
+    ]
+    after = signal(1, run_id=run_in(0, partitions=PARTITIONS))
+
+    await broker.send([SendEvent(event=event) for event in (*timers, after)], timeout=PATIENCE)
+
+    arrived = [await collect(subscription, 1 + (number == 0)) for number, subscription in enumerate(subscriptions)]
+    events = [event for deliveries in arrived for message in bodies_of(deliveries) for event in message]
+    assert sorted(event.id for event in events) == sorted(event.id for event in (*timers, after))
+    assert sum(map(len, arrived)) == PARTITIONS + 1
+    fired = [[event.id for event in message if event in timers] for d in arrived for message in bodies_of(d)]
+    assert all(ids == sorted(ids, key=lambda name: int(name.split("-")[1])) for ids in fired)
 
 
 class TestStarting:

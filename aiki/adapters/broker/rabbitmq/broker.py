@@ -17,11 +17,13 @@ from aiki.adapters.broker.rabbitmq.incoming import (
 from aiki.adapters.broker.rabbitmq.link import Address, Link, addresses_of
 from aiki.adapters.broker.rabbitmq.notices import RabbitNotices
 from aiki.adapters.broker.rabbitmq.outgoing import (
+    Outgoing,
     answer_message,
     command_message,
     dead_letter_message,
     events_message,
     redelivered_message,
+    timer_messages,
 )
 from aiki.adapters.broker.rabbitmq.publisher import Publisher
 from aiki.adapters.broker.rabbitmq.repairs import undeliverable
@@ -33,8 +35,8 @@ from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
 from aiki.adapters.broker.rabbitmq.waiting import Deadline, apart
 from aiki.adapters.clock import SystemClock
 from aiki.codec.messages import dead_letter_of
-from aiki.engine.commands import ArmTimer, Command, DeadLetter, NotifyWorker, WorkerCommand
-from aiki.engine.events import Event
+from aiki.engine.commands import ArmTimer, Command, DeadLetter, NotifyWorker, SendEvent, WorkerCommand
+from aiki.engine.events import Event, TimerFired
 from aiki.engine.queries import Answer, Query
 from aiki.errors import BrokerError, InvalidNameError, UndecodableError
 from aiki.observability import get_logger
@@ -194,10 +196,14 @@ class RabbitBroker(Broker):
         A command for a queue that cannot exist is parked as a dead letter: it must not hold up the others.
         """
         deadline = Deadline(timeout)
-        messages = [
-            undeliverable(command, self._clock.now()) or command_message(command, self._partitions)
-            for command in commands
-        ]
+        timers: list[TimerFired] = []
+        messages: list[Outgoing] = []
+        for command in commands:
+            if isinstance(command, SendEvent) and isinstance(command.event, TimerFired):
+                timers.append(command.event)
+            else:
+                messages.append(undeliverable(command, self._clock.now()) or command_message(command, self._partitions))
+        messages += timer_messages(timers, self._partitions)
         delays = {command.delay_ms for command in commands if isinstance(command, ArmTimer)}
         for delay_ms in delays:
             link = await self._supervisor.current(timeout=deadline.left)

@@ -30,7 +30,7 @@ from aiki.engine.commands import (
     ParkDeadLetter,
     SendEvent,
 )
-from aiki.engine.events import Event, RunRequested
+from aiki.engine.events import Event, RunRequested, TimerFired
 from aiki.engine.ids import partition_of
 from aiki.engine.queries import Answer, Query, QueryFailed
 from aiki.errors import PayloadTooLargeError, UnroutableError
@@ -57,10 +57,14 @@ __all__ = [
     "events_message",
     "query_message",
     "redelivered_message",
+    "timer_messages",
 ]
 
 DEFAULT_EXCHANGE = ""
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+
+# A timer that is due takes 300 bytes.
+TIMERS_MAX = 500
 
 # A routing key that nothing is bound with.
 NOBODY = "nobody"
@@ -134,6 +138,18 @@ def command_message(command: Command, partitions: int) -> Outgoing:
             return dead_letter_message(command.letter)
         case _:
             assert_never(command)
+
+
+def timer_messages(fired: Sequence[TimerFired], partitions: int) -> list[Outgoing]:
+    """Write timers that are due as one message for each partition: after an outage, many are due at once."""
+    by_partition: dict[int, list[Event]] = {}
+    for event in fired:
+        by_partition.setdefault(partition_of(event.run_id, partitions), []).append(event)
+    return [
+        events_message(partition, events[start : start + TIMERS_MAX])
+        for partition, events in by_partition.items()
+        for start in range(0, len(events), TIMERS_MAX)
+    ]
 
 
 def _timer_message(command: ArmTimer, partitions: int) -> Outgoing:
