@@ -47,7 +47,8 @@ class _Subscription(MemorySubscription[T]):
     def _arrive(self, tag: int, message: Message[T]) -> None:
         delivery: Delivery[T] = Delivery(message.value, message.redelivered, tag)  # type: ignore[arg-type]
         self._link.network.say(self._link.process, f"< {_named(message.value)}{' again' * message.redelivered}")
-        self._on_arrival(message.value)
+        if not message.redelivered:
+            self._on_arrival(message.value)
         self.arrive(delivery)
 
     async def acknowledge(self, deliveries: Sequence[Delivery[T]]) -> None:

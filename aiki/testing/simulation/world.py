@@ -114,11 +114,10 @@ class World:
         clock = SimulatedClock(self.loop, self.random.uniform(-1, 1) if ahead is None else ahead)
         store = StoreLink(self.store, Link(self.network, process))
         store.is_away = lambda: self.is_store_away
-        orders: dict[str, Order] = {}
         broker = SimulatedBroker(
-            self.hub, Link(self.network, process), on_order=lambda order: _note_order(orders, order)
+            self.hub, Link(self.network, process), on_order=lambda order: _note_order(member, order)
         )
-        member = Member(name, role, process, broker, store, clock, orders=orders, generation=generation)
+        member = Member(name, role, process, broker, store, clock, generation=generation)
         self.members[name] = member
         self.network.say(process, "begins")
         member.main = process.spawn(self._live(member))
@@ -264,10 +263,11 @@ class World:
         self.network.say(member.process if member else "world", f"! {what}")
 
 
-def _note_order(orders: dict[str, Order], order: WorkerCommand) -> None:
+def _note_order(member: Member, order: WorkerCommand) -> None:
+    """Note the order that *member* follows, and whose outcomes it therefore knows."""
     if not isinstance(order, ExecuteRun):
         return
-    known, new = orders.get(order.run_id), Order(order.pair, order.base_seq, order.incarnation)
+    known, new = member.orders.get(order.run_id), Order(order.pair, order.base_seq, order.incarnation)
     is_late = known is not None and known.incarnation == new.incarnation and known.pair.epoch > new.pair.epoch
-    if not is_late:  # One that comes late is not followed.
-        orders[order.run_id] = new
+    if not (is_late and order.run_id in member.parts["worker"].held_runs):  # That one would be handed back.
+        member.orders[order.run_id] = new
