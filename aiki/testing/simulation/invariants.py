@@ -12,6 +12,7 @@ from aiki.engine.events import (
     PauseRequested,
     ResumeRequested,
     RunRequested,
+    RunStarted,
     SignalSent,
     TaskScheduled,
 )
@@ -64,6 +65,8 @@ class Watch:
         world.on_settled = self._on_settled
         world.on_put = self._on_put
         self._begun: dict[tuple[Pair, str], set[str]] = {}
+        self._late: set[str] = set()
+        """Runs of which something was written when they may have been gone."""
         self._told: Counter[tuple[Pair, str]] = Counter()
 
     def complain(self, what: str) -> None:
@@ -113,14 +116,24 @@ class Watch:
 
     def _on_put(self, value: Any) -> None:
         for event in value if isinstance(value, tuple) else ():
+            if isinstance(event, RunStarted):
+                self._ledger.started.add(event.pair)
             if isinstance(event, JournalAppended):
                 ended = sum(entry.kind is EntryKind.TASK_COMPLETED for entry in event.entries)
                 self._told[event.pair, event.worker] += ended
 
     def _on_commit(self, changes: Sequence[RunChange], stale: Collection[str]) -> None:
         for change in changes:
+            if change.journal and self._is_over(change.after.run_id):
+                self._late.add(change.after.run_id)
             if change.after.run_id not in stale and self._ledger.note(change):
                 self._world.network.say("store", brief(change.after))
+
+    def _is_over(self, run_id: str) -> bool:
+        """Whether a run may be gone already: retentions are shorter here than what some writes take."""
+        account = self._ledger.accounts.get(run_id)
+        expires_at = None if account is None else account.run.expires_at
+        return expires_at is not None and expires_at < self._world.clock.now()
 
     def _on_settled(self, bodies: Sequence[Any]) -> None:
         """See that what the broker forgets because an orchestrator has it is stored."""
@@ -167,7 +180,7 @@ class Watch:
                 self._check_journal(run, entries)
                 self._check_attempts(run, entries)
                 self._check_executions(run, entries)
-            elif entries:
+            elif entries and run.run_id not in self._late:
                 self.complain(f"run {run.run_id[-6:]} is forgotten, and {len(entries)} entries of it are there")
 
     def _check_journal(self, run: RunState, entries: Sequence[JournalEntry]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from aiki.engine.journal import EntryKind, JournalEntry
-from aiki.engine.state import RunState
+from aiki.engine.state import Pair, RunState
 from aiki.engine.status import RunStatus
 from aiki.ports.store import RunChange
 
@@ -65,6 +65,8 @@ class Ledger:
     def __init__(self, complain: Callable[[str], None], time: Callable[[], float]) -> None:
         self.accounts: dict[str, Account] = {}
         self.buried: set[str] = set()
+        self.started: set[Pair] = set()
+        """The dispatches that a worker has begun, as far as the broker has heard."""
         self._complain = complain
         self._time = time
 
@@ -139,7 +141,7 @@ class Ledger:
         if end > after.base_seq:
             self._complain(f"{where}: what was recorded up to #{end} is forgotten, it begins at #{after.base_seq}")
         is_fruitful = account.has_learnt or before.status.is_final
-        account.barren = 0 if is_fruitful else account.barren + (before.pair.epoch in account.holders)
+        account.barren = 0 if is_fruitful else account.barren + (before.pair in self.started)
         # Behind a gap there may be what never counted.
         account.recorded = {seq: entry for seq, entry in account.recorded.items() if seq <= after.base_seq}
         has_learnt = after.base_seq > before.base_seq
