@@ -197,15 +197,18 @@ class RabbitNode(ServerNode):
             return self.ctl("eval", f"{expression}.").strip()
         # The random names that it chooses by itself (`-r`) are alike in all that start at the same moment.
         name = f"call-{uuid.uuid4().hex[:12]}"
-        done = subprocess.run(
-            [caller, "-h", name, "-sname", self.node_name, "-c", COOKIE, "-e"],
-            input=f"{expression}.\n",
-            env=dict(self.environment()),
-            capture_output=True,
-            text=True,
-            timeout=CTL_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [caller, "-h", name, "-sname", self.node_name, "-c", COOKIE, "-e"],
+                input=f"{expression}.\n",
+                env=dict(self.environment()),
+                capture_output=True,
+                text=True,
+                timeout=CTL_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ServerError(f"the broker did not evaluate {expression} within {CTL_SECONDS:g} s") from error
         answer = done.stdout.strip()
         if done.returncode != 0 or not answer.startswith("{ok, "):
             raise ServerError(f"the broker could not evaluate {expression}: {answer or done.stderr.strip()}")
