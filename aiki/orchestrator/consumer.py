@@ -75,6 +75,7 @@ class Consumer(Generic[T]):
         self._company_max = company_max
         self._subscription: Subscription[T] | None = None
         self._is_handling = False
+        self._waiting: asyncio.Timeout | None = None
         self._is_leaving = False
         self._stopping = asyncio.Event()
         self._finished = asyncio.Event()
@@ -101,7 +102,10 @@ class Consumer(Generic[T]):
 
     async def _close_if_idle(self) -> None:
         # Closing under a handler would hand its deliveries to somebody else while it works on them.
-        if self._subscription is not None and not self._is_handling:
+        if self._waiting is not None:
+            if not self._waiting.expired():  # What has come is in hand: it waits no longer.
+                self._waiting.reschedule(asyncio.get_running_loop().time())
+        elif self._subscription is not None and not self._is_handling:
             await self._close(self._subscription)
 
     async def _serve_once(self) -> bool:
@@ -130,10 +134,10 @@ class Consumer(Generic[T]):
     async def _serve(self, subscription: Subscription[T]) -> bool:
         try:
             while not self._is_over():
-                deliveries = await self._receive(subscription)
+                deliveries = await subscription.receive()
                 if self._is_over():
                     break  # Closed from outside while these were on their way: they go back, untouched.
-                await self._take(subscription, deliveries)
+                await self._take(subscription, await self._with_company(subscription, deliveries))
         except DeliveryLostError:
             if not self._is_over():
                 self._stats.subscriptions_lost += 1
@@ -148,15 +152,22 @@ class Consumer(Generic[T]):
             return False
         return True
 
-    async def _receive(self, subscription: Subscription[T]) -> Sequence[Delivery[T]]:
-        latest = deliveries = await subscription.receive()
+    async def _with_company(
+        self, subscription: Subscription[T], deliveries: Sequence[Delivery[T]]
+    ) -> Sequence[Delivery[T]]:
+        """Wait for what may be handled together with *deliveries*, unless somebody waits for what follows from them."""
+        latest = deliveries
         if not (self._company and self._may_wait(latest)):
             return deliveries
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._company):
+        try:
+            async with asyncio.timeout(self._company) as self._waiting:
                 while self._may_wait(latest) and len(deliveries) < self._company_max:
                     latest = await subscription.receive()
                     deliveries = [*deliveries, *latest]
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting = None
         return deliveries
 
     def _is_over(self) -> bool:
