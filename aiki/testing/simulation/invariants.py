@@ -65,7 +65,7 @@ class Watch:
         world.on_settled = self._on_settled
         world.on_put = self._on_put
         self._begun: dict[tuple[Pair, str], set[str]] = {}
-        self._late: set[str] = set()
+        self.late: set[str] = set()
         """Runs of which something was written when they may have been gone."""
         self._told: Counter[tuple[Pair, str]] = Counter()
 
@@ -124,8 +124,8 @@ class Watch:
 
     def _on_commit(self, changes: Sequence[RunChange], stale: Collection[str]) -> None:
         for change in changes:
-            if change.journal and self._is_over(change.after.run_id):
-                self._late.add(change.after.run_id)
+            if (change.journal or change.before is None) and self._is_over(change.after.run_id):
+                self.late.add(change.after.run_id)
             if change.after.run_id not in stale and self._ledger.note(change):
                 self._world.network.say("store", brief(change.after))
 
@@ -180,7 +180,7 @@ class Watch:
                 self._check_journal(run, entries)
                 self._check_attempts(run, entries)
                 self._check_executions(run, entries)
-            elif entries and run.run_id not in self._late:
+            elif entries and run.run_id not in self.late:
                 self.complain(f"run {run.run_id[-6:]} is forgotten, and {len(entries)} entries of it are there")
 
     def _check_journal(self, run: RunState, entries: Sequence[JournalEntry]) -> None:

@@ -209,7 +209,7 @@ class _Simulation:
 
     def _complain_of_what_is_stuck(self) -> None:
         for run in self._watch.runs:
-            if not run.status.is_final and not self._is_nobodys(run):
+            if not run.status.is_final and not self._is_nobodys(run) and run.run_id not in self._watch.late:
                 self._watch.complain(f"run {run.run_id[-6:]} ({run.workflow}) is {run.status} for ever: {run.pair}")
         for job in self._jobs:
             if not job.is_over:
