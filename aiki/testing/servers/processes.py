@@ -66,14 +66,15 @@ class ServerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives. A zombie does not."""
+        """Whether the process lives. A zombie does not, once its last thread has ended and let go of its ports."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
         try:
             state, started = _stat(self.pid)
+            threads = len(os.listdir(f"/proc/{self.pid}/task"))
         except OSError:
             return False
-        return started == self.started and state not in "ZX"
+        return started == self.started and (state not in "ZX" or threads > 1)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; one to a process that is gone goes nowhere."""
