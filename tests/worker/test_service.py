@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aiki.adapters.broker.memory import MemoryBroker
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.events import RunOrphaned, RunStarted
 from aiki.engine.ids import partition_of
@@ -298,17 +299,23 @@ async def test_rule_1_an_order_that_arrives_after_the_one_that_replaced_it_distu
     assert not shop.stopped
 
 
+async def an_order_taken(engine: Engine, queue: str) -> tuple[MemoryBroker, ExecuteRun]:
+    """Take the next order out of *queue*, to send it again at will."""
+    broker = await engine.connected()
+    subscription = await broker.consume_commands([queue], prefetch=1)
+    (delivery,) = await asyncio.wait_for(subscription.receive(), SOON)
+    assert isinstance(delivery.body, ExecuteRun)
+    await subscription.acknowledge([delivery])
+    await subscription.close()
+    return broker, delivery.body
+
+
 async def test_rule_1_an_order_that_is_said_twice_to_one_worker_is_followed_once() -> None:
     shop = Shop()
     async with an_engine() as engine:
         client = await engine.client()
         handle = await shop.holding.enqueue(client, "a")
-        broker = await engine.connected()
-        subscription = await broker.consume_commands([shop.holding.queue], prefetch=1)
-        (delivery,) = await asyncio.wait_for(subscription.receive(), SOON)
-        order = delivery.body
-        await subscription.acknowledge([delivery])
-        await subscription.close()
+        broker, order = await an_order_taken(engine, shop.holding.queue)
 
         await broker.send((order, order), timeout=SOON)
         async with a_worker(engine, shop.holding):
@@ -320,6 +327,7 @@ async def test_rule_1_an_order_that_is_said_twice_to_one_worker_is_followed_once
 
     assert result == ["a-1", "a-2", "a-3"]
     assert shop.begun == 1
+    assert not shop.stopped
 
 
 async def test_a_store_that_was_put_back_gets_its_run_executed_though_a_later_dispatch_of_it_is_held() -> None:
@@ -327,13 +335,7 @@ async def test_a_store_that_was_put_back_gets_its_run_executed_though_a_later_di
     async with an_engine() as engine:
         client = await engine.client()
         handle = await shop.steps.enqueue(client, "a")
-        broker = await engine.connected()
-        subscription = await broker.consume_commands([shop.steps.queue], prefetch=1)
-        (delivery,) = await asyncio.wait_for(subscription.receive(), SOON)
-        order = delivery.body
-        assert isinstance(order, ExecuteRun)
-        await subscription.acknowledge([delivery])
-        await subscription.close()
+        broker, order = await an_order_taken(engine, shop.steps.queue)
 
         # The first is of a time that the store has forgotten; the second one has a lower number.
         await broker.send((replace(order, pair=Pair(order.pair.epoch + 5, "forgotten")), order), timeout=SOON)
