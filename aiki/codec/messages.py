@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Annotated
 
 from pydantic import FailFast, Field
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from aiki.codec.envelope import WRONG_CONTENT, Envelope, EnvelopeCodec
 from aiki.codec.schema import EVENT_LIMITS, LETTER_LIMITS
@@ -42,6 +42,7 @@ __all__ = [
     "encode_events",
     "encode_notice",
     "encode_query",
+    "take_events_apart",
 ]
 
 # Half of what a document may take and half of what RabbitMQ 4 accepts by default: room for several payloads.
@@ -49,6 +50,9 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 
 # A dead letter quotes a whole message, and quoting escapes; RabbitMQ 4 refuses more than 16 MiB.
 DEAD_LETTER_BYTES_MAX = 15 * 1024 * 1024
+
+# Twice what a publisher of ours puts into one message.
+_EVENTS_TAKEN_APART_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +92,8 @@ class _Answer(Envelope):
 
 
 _EVENTS: EnvelopeCodec[tuple[Event, ...]] = EnvelopeCodec(_Events, "events", EVENT_LIMITS)
-_COMMAND: EnvelopeCodec[WorkerCommand] = EnvelopeCodec(_Command, "command")
+# Whoever executes an order answers with what it names: what is no event's cannot be an order's.
+_COMMAND: EnvelopeCodec[WorkerCommand] = EnvelopeCodec(_Command, "command", EVENT_LIMITS)
 _NOTICE: EnvelopeCodec[Notice] = EnvelopeCodec(_Notice, "notice")
 _CONTROL: EnvelopeCodec[NotifyWorker] = EnvelopeCodec(_Control, "control")
 _DEAD_LETTER: EnvelopeCodec[DeadLetter] = EnvelopeCodec(_DeadLetter, "dead_letter", LETTER_LIMITS)
@@ -109,6 +114,22 @@ def decode_events(body: bytes, *, bytes_max: int = MESSAGE_BYTES_MAX) -> tuple[E
     if not events:
         raise UndecodableError(WRONG_CONTENT, "it carries no event")
     return events
+
+
+def take_events_apart(body: bytes) -> tuple[bytes, ...]:
+    """Make messages of one event each out of one that could not be decoded, so that a bad event costs only itself.
+
+    Empty if there is nothing to gain: it is no message of events, carries a single one, or more than anybody of us
+    sends together.
+    """
+    try:
+        message = from_json(body)
+    except ValueError:
+        return ()
+    events = message.get("events") if isinstance(message, dict) else None
+    if not isinstance(events, list) or not 1 < len(events) <= _EVENTS_TAKEN_APART_MAX:
+        return ()
+    return tuple(to_json({**message, "events": [event]}) for event in events)
 
 
 def encode_command(command: WorkerCommand, *, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:

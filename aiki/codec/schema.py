@@ -27,6 +27,9 @@ __all__ += ["Limits", "compile_schema"]
 ID_CHARACTERS_MAX = 255
 """What fits a property of a message, and is generous for everything that names something."""
 
+MADE_ID_CHARACTERS_MAX = 1_024
+"""An id that is made of others and says what it is for."""
+
 TEXT_CHARACTERS_MAX = 64 * 1024
 """More than a worker ever writes of an exception."""
 
@@ -36,7 +39,7 @@ Limits = Mapping[str, int]
 """How many characters a field may have, by its name; ``""`` is for those that are not named."""
 
 _IDS = (
-    *("id", "run_id", "incarnation", "dispatch_id", "worker", "client", "workflow", "version", "queue"),
+    *("run_id", "incarnation", "dispatch_id", "worker", "client", "workflow", "version", "queue"),
     *("input_hash", "trace", "task", "task_id", "child_id", "source"),
 )
 _PAYLOADS = ("input", "payload", "result", "note")
@@ -45,6 +48,7 @@ EVENT_LIMITS: Limits = {
     "": TEXT_CHARACTERS_MAX,
     **dict.fromkeys(_IDS, ID_CHARACTERS_MAX),
     **dict.fromkeys(_PAYLOADS, PAYLOAD_BYTES_MAX),
+    "id": MADE_ID_CHARACTERS_MAX,
     "key": 512,
     "tags": 100,
 }

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, get_args
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from aiki.codec import messages
 from aiki.codec.envelope import BROKEN_JSON, TOO_LARGE, UNKNOWN_TYPE, UNKNOWN_VERSION, WRONG_CONTENT
-from aiki.engine.commands import DeadLetter, Notice, NotifyWorker, WorkerCommand
-from aiki.engine.events import CancelRequested, Event, JournalAppended, RunFailed, SignalSent
+from aiki.codec.schema import ID_CHARACTERS_MAX
+from aiki.engine.commands import DeadLetter, ExecuteTask, Notice, NotifyWorker, WorkerCommand
+from aiki.engine.events import CancelRequested, Event, JournalAppended, RunFailed, SignalSent, TaskFinished
 from aiki.engine.journal import EntryKind, Failure, JournalEntry
 from aiki.engine.payload import Payload
 from aiki.engine.queries import Answer, GetRun, Query
@@ -247,6 +248,55 @@ def test_a_refusal_of_a_message_full_of_mistakes_stays_short() -> None:
 
     assert len(error.detail) < 1000
     assert error.detail.endswith("and 997 more")
+
+
+def test_a_message_with_a_bad_event_comes_apart_into_one_for_each() -> None:
+    bodies = messages.take_events_apart(body_of(cancel_requested(), cancel_requested(run_id=7), minor=3))
+
+    assert [json.loads(body) for body in bodies] == [
+        {"v": 1, "minor": 3, "events": [cancel_requested()]},
+        {"v": 1, "minor": 3, "events": [cancel_requested(run_id=7)]},
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff",
+        b"[1,2]",
+        b'{"v":1,"events":{}}',
+        body_of(),
+        body_of(cancel_requested(run_id=7)),
+        body_of(*[cancel_requested(run_id=7)] * 1_001),
+    ],
+)
+def test_what_is_no_message_of_some_events_stays_in_one_piece(body: bytes) -> None:
+    assert messages.take_events_apart(body) == ()
+
+
+def test_whoever_executes_an_order_can_say_what_came_of_it() -> None:
+    longest = "x" * ID_CHARACTERS_MAX
+    order = ExecuteTask(
+        queue="gpu",
+        run_id=longest,
+        incarnation=longest,
+        task_id=longest,
+        task=longest,
+        operation="render",
+        attempt=1,
+        input=Payload("null"),
+        idempotency_key="key",
+    )
+    assert messages.decode_command(messages.encode_command(order)) == order
+    finished = TaskFinished(
+        id=f"finished:{longest}", run_id=longest, at=AT, incarnation=longest, task_id=longest, worker="worker"
+    )
+    assert messages.decode_events(messages.encode_events([finished])) == (finished,)
+
+    for field in ("run_id", "incarnation", "task_id", "task"):
+        longer = messages.encode_command(replace(order, **{field: longest + "x"}))
+        with pytest.raises(UndecodableError):
+            messages.decode_command(longer)
 
 
 def test_a_message_over_the_limit_is_refused_on_both_sides() -> None:

@@ -297,6 +297,14 @@ async def ended(handle: Handle[Any]) -> RunState:
     return run
 
 
+async def recorded(handle: Handle[Any], *, entries: int) -> Sequence[JournalEntry]:
+    """Wait until so many entries are stored: what a task has done is recorded while the next one runs."""
+    async with asyncio.timeout(PATIENCE):
+        while len(found := await handle.journal()) < entries:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.05)
+    return found
+
+
 def forgeries(run: RunState, pair: Pair, worker: str) -> list[Event]:
     """Say all that the holder of a run could say of it, under *pair* and as *worker*."""
     said: dict[str, Any] = {"run_id": run.run_id, "at": T0, "incarnation": run.incarnation, "pair": pair}
@@ -323,8 +331,8 @@ async def test_whoever_does_not_hold_a_run_changes_nothing_of_it(cluster: Cluste
     async with Client.connect(cluster.amqp_url) as client:
         handle, other = await app.five_steps.enqueue(client), await app.five_steps.enqueue(client)
         await asyncio.to_thread(eventually, lambda: len(cluster.world.effects("step-3:begin")) == 2, "both at step 3")
+        before = await recorded(handle, entries=2)
         run, neighbour = await handle.get(), await other.get()
-        before = await handle.journal()
         holder = run.holder or ""
 
         old = Pair(run.pair.epoch - 1, run.pair.dispatch_id)

@@ -43,7 +43,7 @@ class World:
         return {_VARIABLE: str(self.folder)}
 
     def leave(self, name: str, *, run_id: str, attempt: int = 1, key: str = "") -> None:
-        """Leave a mark, whole or not at all: a line below 4 KiB is appended in one piece."""
+        """Leave a mark. Appends do not mix; whoever reads at the same time may see the beginning of one."""
         mark = {
             "at": time.time(),
             "process_id": os.getpid(),
@@ -59,10 +59,11 @@ class World:
             os.close(descriptor)
 
     def effects(self, name: str | None = None, *, run_id: str | None = None) -> list[Effect]:
-        """Read the marks, in order."""
+        """Read the marks, in order; one that is just being written is not there yet."""
         if not self._log.exists():
             return []
-        found = [Effect(**json.loads(line)) for line in self._log.read_text().splitlines()]
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        found = [Effect(**json.loads(line)) for line in whole.splitlines()]
         return [
             effect
             for effect in found

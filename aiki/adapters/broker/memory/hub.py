@@ -281,6 +281,13 @@ class MemoryHub:
         letter: DeadLetter = codec.dead_letter_of(error, origin=origin, body=body, at=self._clock.now())
         self.dead_letters.put(letter)
 
+    def _park_events(self, origin: str, body: bytes, error: UndecodableError) -> None:
+        parts = codec.take_events_apart(body)
+        for part in parts:
+            self._named()[origin].put_raw(part)
+        if not parts:
+            self._park(origin, body, error)
+
     def _decoder(self, decode: Callable[..., T]) -> Callable[[bytes], T]:
         return partial(decode, bytes_max=self.message_bytes_max)
 
@@ -290,7 +297,7 @@ class MemoryHub:
 
     def _events_queue(self, partition: int) -> MemoryQueue[tuple[Event, ...]]:
         decode = self._decoder(codec.decode_events)
-        return MemoryQueue(partition_queue(partition), decode=decode, park=self._park, single_active=True)
+        return MemoryQueue(partition_queue(partition), decode=decode, park=self._park_events, single_active=True)
 
     def _named(self) -> Mapping[str, MemoryQueue[Any]]:
         control = [queue for queues in self._control.values() for queue in queues]

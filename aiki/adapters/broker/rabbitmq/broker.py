@@ -21,6 +21,7 @@ from aiki.adapters.broker.rabbitmq.outgoing import (
     answer_message,
     command_message,
     dead_letter_message,
+    event_messages,
     events_message,
     redelivered_message,
     timer_messages,
@@ -34,7 +35,7 @@ from aiki.adapters.broker.rabbitmq.subscription import Arrival, RabbitSubscripti
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
 from aiki.adapters.broker.rabbitmq.waiting import Deadline, apart
 from aiki.adapters.clock import SystemClock
-from aiki.codec.messages import dead_letter_of
+from aiki.codec.messages import dead_letter_of, take_events_apart
 from aiki.engine.commands import ArmTimer, Command, DeadLetter, NotifyWorker, SendEvent, WorkerCommand
 from aiki.engine.events import Event, TimerFired
 from aiki.engine.queries import Answer, Query
@@ -188,7 +189,7 @@ class RabbitBroker(Broker):
 
     async def consume_events(self, partition: int, *, prefetch: int) -> Subscription[tuple[Event, ...]]:
         """Subscribe to the queue of *partition*, over a channel of its own."""
-        return await self._subscribe(partition_queue(partition), prefetch, read_events, self._park_undecodable)
+        return await self._subscribe(partition_queue(partition), prefetch, read_events, self._take_apart)
 
     async def send(self, commands: Sequence[Command], *, timeout: float) -> None:
         """Publish *commands* in one window; those that no queue takes declare it and are sent again.
@@ -257,6 +258,13 @@ class RabbitBroker(Broker):
     async def _park_undecodable(self, arrival: Arrival, error: UndecodableError) -> None:
         letter = dead_letter_of(error, origin=arrival.queue, body=arrival.body, at=self._clock.now())
         await self.park(letter, timeout=PARK_SECONDS)
+
+    async def _take_apart(self, arrival: Arrival, error: UndecodableError) -> None:
+        """Send the events of a message again one by one: only the one that cannot be read is parked."""
+        if parts := take_events_apart(arrival.body):
+            await self._sender.deliver(event_messages(arrival.queue, parts), timeout=PARK_SECONDS)
+        else:
+            await self._park_undecodable(arrival, error)
 
     async def _drop(self, _arrival: Arrival, _error: UndecodableError) -> None:
         """Do nothing more about it: it is logged, was kept for nobody, and its receiver may park nothing."""

@@ -54,6 +54,7 @@ __all__ = [
     "answer_message",
     "command_message",
     "dead_letter_message",
+    "event_messages",
     "events_message",
     "query_message",
     "redelivered_message",
@@ -221,6 +222,11 @@ def redelivered_message(letter: DeadLetter) -> Outgoing:
         type="Redelivered",
         correlation_id=_property(letter.run_id),
     )
+
+
+def event_messages(queue: str, bodies: Sequence[bytes]) -> list[Outgoing]:
+    """Write encoded messages of one event each, straight to the *queue* where they were found together."""
+    return [Outgoing(exchange=DEFAULT_EXCHANGE, routing_key=queue, body=body, type="Event") for body in bodies]
 
 
 def query_message(query: Query, *, correlation_id: str, timeout: float) -> Outgoing:

@@ -85,6 +85,20 @@ class DeadLettersContract:
         assert delivery.body.detail
         assert body.decode(errors="backslashreplace").startswith(delivery.body.body)
 
+    async def test_an_event_that_nobody_can_read_costs_no_other_of_its_message(self, system: BrokerSystem) -> None:
+        broker = await system.connect()
+        message = json.loads(encode_events([signal(1), signal(2), signal(3)]))
+        message["events"][1]["run_id"] = "x" * 1_000
+        subscription = await broker.consume_events(0, prefetch=10)
+        letters = await broker.consume_dead_letters(prefetch=10)
+
+        await system.inject("aiki.events.0", json.dumps(message).encode())
+
+        assert bodies_of(await collect(subscription, 2)) == [(signal(1),), (signal(3),)]
+        (delivery,) = await collect(letters, 1)
+        assert (delivery.body.reason, delivery.body.origin) == ("wrong_content", "aiki.events.0")
+        assert json.loads(delivery.body.body)["events"] == [message["events"][1]]
+
     @unreadable
     async def test_commands_that_nobody_can_read_are_parked_and_later_ones_flow(
         self, system: BrokerSystem, body: bytes, reason: str
