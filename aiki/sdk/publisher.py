@@ -88,6 +88,11 @@ class _Lane:
         self.flying = batch
         return batch
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether nobody waits for what is here: all of it may leave together with what is said next."""
+        return bool(self.waiting) and all(isinstance(letter.event, RunStarted) for letter in self.waiting)
+
     def put_back(self) -> None:
         """Let what was under way wait again, before everything else."""
         self.waiting.extendleft(reversed(self.flying))
@@ -187,9 +192,13 @@ class EventPublisher:
         lane.waiting.append(letter)
         if not isinstance(event, RunStarted):
             self._depart(lane)
-        elif lane.task is None and lane.departure is None:
-            lane.departure = loop.call_later(STARTED_SECONDS, self._depart, lane)
+        elif lane.task is None:
+            self._depart_later(lane)
         return letter
+
+    def _depart_later(self, lane: _Lane) -> None:
+        if lane.departure is None:
+            lane.departure = asyncio.get_running_loop().call_later(STARTED_SECONDS, self._depart, lane)
 
     def _depart(self, lane: _Lane) -> None:
         """Begin to empty *lane*, unless that is under way."""
@@ -208,6 +217,9 @@ class EventPublisher:
             while batch := lane.take():
                 if await self._try(lane, batch):
                     pause = PAUSE_FIRST
+                    if lane.may_wait and not self._closed:
+                        self._depart_later(lane)
+                        break
                 else:
                     # No cryptography: the spread of what many processes do after the same outage.
                     await asyncio.sleep(random.uniform(0, pause))

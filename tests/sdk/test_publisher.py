@@ -20,6 +20,7 @@ from aiki.errors import (
     UnroutableError,
 )
 from aiki.ports.broker import Subscription
+from aiki.sdk import publisher
 from aiki.sdk.publisher import BYTES_MAX, EventPublisher
 from aiki.testing.builders import T0
 
@@ -98,6 +99,20 @@ async def test_a_start_leaves_with_what_follows_it() -> None:
     async with a_setting() as setting:
         start = setting.publisher.submit([started("start", Pair(1, "one"))])
         await asyncio.sleep(0)
+        learnt = setting.publisher.submit([signal("learnt")])
+
+        assert await setting.next_message() == ["start", "learnt"]
+        await asyncio.wait_for(asyncio.gather(start, learnt), SOON)
+
+
+async def test_a_start_that_waited_for_a_confirm_leaves_with_what_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "STARTED_SECONDS", 60.0)  # However slow the machine is.
+    async with a_setting() as setting:
+        asked = asyncio.create_task(setting.publisher.publish(signal("asked")))
+        (held,) = await setting.seen()
+        start = setting.publisher.submit([started("start", Pair(1, "one"))])
+        await setting.events.acknowledge([held])
+        await asyncio.wait_for(asked, SOON)
         learnt = setting.publisher.submit([signal("learnt")])
 
         assert await setting.next_message() == ["start", "learnt"]
