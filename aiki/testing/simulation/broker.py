@@ -42,11 +42,13 @@ class _Subscription(MemorySubscription[T]):
     def hand_over(self, queue: MemoryQueue[T], message: Message[T]) -> None:
         """Take a message from *queue*, and bring it over."""
         tag = self.take(queue, message)
-        self._link.back(lambda: self._arrive(tag, message))
+        self._link.back(self._arrive, tag, message)
 
     def _arrive(self, tag: int, message: Message[T]) -> None:
         delivery: Delivery[T] = Delivery(message.value, message.redelivered, tag)  # type: ignore[arg-type]
-        self._link.network.say(self._link.process, f"< {_named(message.value)}{' again' * message.redelivered}")
+        network = self._link.network
+        if network.is_traced:
+            network.say(self._link.process, f"< {_named(message.value)}{' again' * message.redelivered}")
         if not message.redelivered:
             self._on_arrival(message.value)
         self.arrive(delivery)
@@ -141,7 +143,7 @@ class SimulatedBroker(MemoryBroker):
 
     def hear(self, correlation_id: str, answer: Answer) -> None:
         """Take an answer, after a while."""
-        self.link.back(lambda: super(SimulatedBroker, self).hear(correlation_id, answer))
+        self.link.back(super().hear, correlation_id, answer)
 
     async def redeliver(self, letter: DeadLetter, *, timeout: float) -> None:
         """Put the original message of *letter* where it was found."""

@@ -32,7 +32,7 @@ class Process:
         self.name = name
         self.is_dead = False
         self.is_frozen = False
-        self.held_back: list[Handle] = []
+        self.held_back: list[_Step] = []
         """The steps that it did not get to. Of the dead they are kept too: what is dropped would be cleaned up."""
 
     def __repr__(self) -> str:
@@ -94,13 +94,50 @@ class _Task(asyncio.Task[T]):
         return self._number
 
 
+def _nothing() -> None:
+    """Be what a step does that is not taken."""
+
+
+class _Step(asyncio.TimerHandle):
+    """A step to take: a handle as asyncio's own, made without asking each time whether somebody debugs."""
+
+    __slots__ = ()
+
+    # What asyncio's own handles keep, and say nothing of to type checkers.
+    _context: Context
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: "SimulationLoop",
+        context: Context,
+    ) -> None:
+        self._context = context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False
+
+    def cancel(self) -> None:
+        """Do not take it; one that waits for its time is dropped when that comes."""
+        self._cancelled = True
+        self._callback, self._args = _nothing, ()
+
+
 class SimulationLoop(asyncio.BaseEventLoop):
     """An event loop without I/O, in which waiting takes no time."""
 
     # What asyncio's own loops keep, and say nothing of to type checkers.
-    _ready: deque[Handle]
-    _scheduled: list[tuple[float, int, asyncio.TimerHandle]]
+    _ready: deque[_Step]
+    _scheduled: list[tuple[float, int, _Step]]
     """A heap. Timers that are due together are in the order of asking, and are compared without calling anything."""
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,9 +165,9 @@ class SimulationLoop(asyncio.BaseEventLoop):
 
     def later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts) -> asyncio.TimerHandle:
         """Call *callback* after *delay*, as a step of nobody: of a network, a server, the world."""
-        return self.call_later(delay, callback, *args, context=self._outside)
+        return self._schedule(self._now + delay, callback, args, self._outside)
 
-    def take_up(self, handles: list[Handle]) -> None:
+    def take_up(self, handles: list[_Step]) -> None:
         """Let steps that were held back be taken now."""
         self._ready.extend(handles)
 
@@ -138,29 +175,51 @@ class SimulationLoop(asyncio.BaseEventLoop):
 
     def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> Handle:
         """Take a step soon."""
-        handle = Handle(callback, args, self, context)
+        step = _Step(0.0, callback, args, self, context or copy_context())
         if not self.is_over:
-            self._ready.append(handle)
-        return handle
+            self._ready.append(step)
+        return step
 
     def call_later(
         self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Take a step after *delay*."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self._schedule(self._now + delay, callback, args, context or copy_context())
 
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Take a step at *when*."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        return self._schedule(when, callback, args, context or copy_context())
+
+    def _schedule(
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context
+    ) -> asyncio.TimerHandle:
+        step = _Step(when, callback, args, self, context)
         if not self.is_over:
             self._timers += 1
-            heappush(self._scheduled, (when, self._timers, timer))
-        return timer
+            heappush(self._scheduled, (when, self._timers, step))
+        return step
 
     def _run_once(self) -> None:
-        """Take the steps that are ready, or let time pass until one is."""
+        """Take steps, and let time pass whenever none is ready, until somebody stops that."""
+        ready, process_of = self._ready, _PROCESS
+        while not self._stopping:
+            self._move_time()
+            for _ in range(len(ready)):
+                step = ready.popleft()
+                context = step._context
+                process = context.get(process_of)
+                if process is not None and (process.is_dead or process.is_frozen):
+                    process.held_back.append(step)
+                elif not step._cancelled:
+                    try:
+                        context.run(step._callback, *step._args)
+                    except Exception as error:  # noqa: BLE001 - whoever watches is told
+                        self.call_exception_handler({"message": f"Exception in {step}", "exception": error})
+
+    def _move_time(self) -> None:
+        """Let time pass until a step is ready, if none is."""
         ready, scheduled = self._ready, self._scheduled
         while scheduled and (not ready or scheduled[0][0] <= self._now):
             when, _, timer = heappop(scheduled)
@@ -169,20 +228,9 @@ class SimulationLoop(asyncio.BaseEventLoop):
                 ready.append(timer)
         if not ready:
             raise SimulationStuckError("nothing is ever going to happen again")
-
         self.steps += len(ready)
         if self.steps > STEPS_MAX:
             raise SimulationStuckError(f"it is not over after {STEPS_MAX:,} steps")
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            process: Process | None = handle._context.get(_PROCESS)  # type: ignore[attr-defined]
-            if process is not None and (process.is_dead or process.is_frozen):
-                process.held_back.append(handle)
-            elif not handle._cancelled:
-                handle._run()
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Leave it where it is; it is dropped when its time comes."""
 
     def _write_to_self(self) -> None:
         """Wake nobody up: there is one thread."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from aiki.errors import AikiError
 from aiki.testing.simulation.loop import Process, SimulationLoop
@@ -17,9 +17,10 @@ from aiki.testing.simulation.loop import Process, SimulationLoop
 __all__ = ["Fate", "Link", "LinkLostError", "Network"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 # Seconds. Most of the time the network of a data centre, now and then one that is busy.
-LATENCY, BUSY_LATENCY = 0.001, 0.05
+LATENCY_MIN, LATENCY, BUSY_LATENCY = 0.0001, 0.001, 0.05
 
 # What faults aim at. What is said of presence, and asked by nobody in particular, would only dilute them.
 STEPS = (">", "acknowledge", "subscribe", "store.commit", "store.load", "store.journal", "store.due")
@@ -33,7 +34,7 @@ class LinkLostError(Exception):
     """The connection is gone; whether what was asked for was done is unknown."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Fate:
     """What becomes of one request."""
 
@@ -47,6 +48,8 @@ class Fate:
     breaks: bool = False
     """The connection is lost while it is under way."""
 
+
+_USUAL, _LOST = Fate(), Fate(arrives=False)
 
 OnStep = Callable[[int, Process, str], Fate | None]
 """Decides about the n-th request; ``None``: nothing special."""
@@ -72,17 +75,18 @@ class Network:
 
     def latency(self) -> float:
         """Draw how long something is under way."""
-        longest = BUSY_LATENCY if self.random.random() < self.busy_share else LATENCY
-        return self.random.uniform(0.0001, longest)
+        draw = self.random.random
+        longest = BUSY_LATENCY if draw() < self.busy_share else LATENCY
+        return LATENCY_MIN + (longest - LATENCY_MIN) * draw()
 
     def fate(self, process: Process, what: str) -> Fate:
         """Decide what becomes of a request; count it, if it is one of those that a run depends on."""
         if process.is_dead:
-            return Fate(arrives=False)
+            return _LOST
         if not what.startswith(STEPS) or what.endswith(TIDYING):
-            return Fate()
+            return _USUAL
         self.steps += 1
-        return self.on_step(self.steps, process, what) or Fate()
+        return self.on_step(self.steps, process, what) or _USUAL
 
 
 class Link:
@@ -92,7 +96,7 @@ class Link:
         self.network = network
         self.process = process
         self._last_arrival = 0.0
-        self._waiting: dict[asyncio.Future[Any], None] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._generation = 0
         self._is_swallowed = False
 
@@ -113,52 +117,55 @@ class Link:
         Raises:
             LinkLostError: nobody knows whether it was done.
         """
-        self.network.say(self.process, what)
-        fate = self.network.fate(self.process, what)
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting[answer] = None
-        self._send(lambda: self._arrive(what, fate, do, partly, answer), fate, outlives=outlives)
+        network = self.network
+        if network.is_traced:
+            network.say(self.process, what)
+        fate = network.fate(self.process, what)
+        answer: asyncio.Future[T] = network.loop.create_future()
+        number = network.loop.next_number()
+        self._waiting[number] = answer
+        self._send(fate, outlives, self._arrive, fate, do, partly, answer)
         if fate.breaks:
             on_break()
         try:
             return await answer
         finally:
-            self._waiting.pop(answer, None)
+            self._waiting.pop(number, None)
 
     def post(self, what: str, do: Callable[[], object], *, on_break: Callable[[], None]) -> None:
         """Have *do* done at the other end; nobody hears whether it was. If it is lost, so is the connection."""
         self.network.say(self.process, what)
         fate = self.network.fate(self.process, what)
         if fate.arrives:
-            self._send(do, fate, outlives=False)
+            self._send(fate, False, do)
         if fate.breaks or fate.partial or not fate.arrives or not fate.answered:
             on_break()
 
-    def back(self, do: Callable[[], object]) -> None:
+    def back(self, do: Callable[[*Ts], object], *args: *Ts) -> None:
         """Let something come from the other end, unless the connection is lost before."""
-        generation = self._generation
-        delay = self._delay(self.network.latency())
-        self.network.loop.later(delay, lambda: do() if generation == self._generation else None)
+        self.network.loop.later(self._delay(self.network.latency()), self._come_back, self._generation, do, args)
+
+    def _come_back(self, generation: int, do: Callable[..., object], args: tuple[Any, ...]) -> None:
+        if generation == self._generation:
+            do(*args)
 
     def lose(self, *, swallow: bool) -> None:
         """Fail what waits for an answer; with *swallow*, what is under way does not arrive."""
         self._generation += 1
         self._is_swallowed = swallow
-        for answer in self._waiting:
+        for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(LinkLostError())
 
-    def _send(self, do: Callable[[], object], fate: Fate, *, outlives: bool) -> None:
-        generation = self._generation
+    def _send(self, fate: Fate, outlives: bool, do: Callable[[*Ts], object], *args: *Ts) -> None:
         # What is held up was sent on a connection that is lost meanwhile: others overtake it.
         delay = fate.delay or self._delay(self.network.latency())
+        self.network.loop.later(delay, self._deliver, self._generation, outlives, do, args)
 
-        def arrive() -> None:
-            if generation == self._generation or (outlives and not self._is_swallowed):
-                with suppress(AikiError):
-                    do()
-
-        self.network.loop.later(delay, arrive)
+    def _deliver(self, generation: int, outlives: bool, do: Callable[..., object], args: tuple[Any, ...]) -> None:
+        if generation == self._generation or (outlives and not self._is_swallowed):
+            with suppress(AikiError):
+                do(*args)
 
     def _delay(self, latency: float) -> float:
         """Tell how long something is under way that may not overtake what went before."""
@@ -167,12 +174,7 @@ class Link:
         return self._last_arrival - now
 
     def _arrive(
-        self,
-        what: str,
-        fate: Fate,
-        do: Callable[[], T],
-        partly: Callable[[], object] | None,
-        answer: "asyncio.Future[T]",
+        self, fate: Fate, do: Callable[[], T], partly: Callable[[], object] | None, answer: "asyncio.Future[T]"
     ) -> None:
         if fate.partial and partly is not None:
             partly()

@@ -292,6 +292,8 @@ def _clear_away(loop: SimulationLoop) -> None:
             loop.set_exception_handler(lambda _, context: None)
             loop._ready.clear()
             loop._scheduled.clear()
+            # What cleans up now would make a loop of its own if there were none, which would keep it all for ever.
+            asyncio.set_event_loop(None)
             gc.collect()
         loop.close()
     finally:
