@@ -72,8 +72,12 @@ class WorkflowTask(asyncio.Task[T]):
     __slots__ = ("_number",)
 
     def __init__(self, coro: Coroutine[Any, Any, T], loop: "WorkflowLoop", name: str | None, context: Context | None):
-        self._number = number = loop.next_number()
+        number = loop.next_number()
+        # asyncio keeps the tasks of all loops in one set. Every run has a task of number one: with that for its place
+        # there, each new one would be compared with those of all runs that are held.
+        self._number = id(self)
         super().__init__(coro, loop=loop, name=name or f"Task-{number}", context=context)
+        self._number = number
 
     def __hash__(self) -> int:
         return self._number

@@ -10,6 +10,7 @@ from asyncio.events import TimerHandle
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+from weakref import getweakrefs
 
 import pytest
 
@@ -448,3 +449,14 @@ class TestBeingDiscarded:
         self.discarded(stage, workflow())
 
         assert not steps
+
+
+def test_tasks_of_different_runs_have_different_places_among_the_tasks_of_the_process() -> None:
+    stages = [Stage() for _ in range(50)]
+
+    tasks = [stage.loop.create_task(after(1, None)) for stage in stages]
+
+    assert {hash(task) for task in tasks} == {1}
+    assert len({hash(reference) for task in tasks for reference in getweakrefs(task)}) == 50
+    for stage in stages:
+        stage.loop.discard()
