@@ -90,8 +90,23 @@ class Database:
         thread, connection = self._thread, self._connection
         if thread is None or connection is None:
             raise StoreUnavailableError(f"{self.name} is not open", hint="call start() first, and close() last")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def work() -> None:
+            if done.cancelled():
+                return
+            try:
+                outcome = call(connection)
+            except BaseException as error:  # noqa: BLE001 - Raised by whoever awaits it.
+                loop.call_soon_threadsafe(_fail, done, error)
+            else:
+                loop.call_soon_threadsafe(_finish, done, outcome)
+
+        # Its own future would cost another turn of the event loop, and more to tie it to ours than the hop itself.
+        thread.submit(work)
         try:
-            return await asyncio.wrap_future(thread.submit(call, connection))
+            return await done
         except sqlite3.Error as error:
             raise StoreUnavailableError(
                 f"{self.name} cannot be read or written: {error}", hint="is the disk full, read-only or damaged?"
@@ -137,3 +152,13 @@ class Database:
             ) from error
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(f"{self.name} is no store: {error}", hint="name another file") from error
+
+
+def _finish(done: "asyncio.Future[T]", outcome: T) -> None:
+    if not done.done():
+        done.set_result(outcome)
+
+
+def _fail(done: "asyncio.Future[T]", error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
