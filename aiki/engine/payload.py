@@ -35,12 +35,12 @@ def dump_payload(value: Any, *, what: str = "payload", bytes_max: int = PAYLOAD_
         PayloadTooLargeError: the text is longer than *bytes_max* bytes of UTF-8.
     """
     try:
-        text = _encode(value)
+        text = str(value) if type(value) is int else _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(what, str(error)) from error
 
     try:
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:  # A lone surrogate: JSON can say it as an escape, UTF-8 cannot.
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
         size = len(text)

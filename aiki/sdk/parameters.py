@@ -53,6 +53,7 @@ class Signature:
                     hint="arguments are recorded by name: write plain parameters, and a list or dict for many values",
                 )
         self._names = tuple(parameter.name for parameter in self._parameters)
+        self._name_set = frozenset(self._names)
         self._positional = tuple(p.name for p in self._parameters if p.kind is not p.KEYWORD_ONLY)
         self._defaults = {p.name: p.default for p in self._parameters if p.default is not p.empty}
 
@@ -127,9 +128,9 @@ class Signature:
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         given = {**self._defaults, **kwargs, **dict(zip(self._positional, args, strict=False))}
-        if len(given) == len(self._names) and len(args) <= len(self._positional):
+        if given.keys() == self._name_set and len(args) <= len(self._positional):
             twice = [name for name in self._positional[: len(args)] if name in kwargs] if kwargs else ()
-            if not twice and all(name in given for name in self._names):
+            if not twice:
                 return given
         raise InvalidArgumentsError(self._what, self._binding_problems(args, kwargs))
 

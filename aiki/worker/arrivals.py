@@ -37,7 +37,9 @@ class Arrivals:
 
     def take(self) -> list[tuple[Operation, InboxItem]]:
         """Give every operation whose item is there. Neither is looked at again."""
-        matches = []
+        matches: list[tuple[Operation, InboxItem]] = []
+        if not self._items:
+            return matches
         for key in [key for key in self._items if key in self._waiting]:
             items, waiting = self._items[key], self._waiting[key]
             while items and waiting:

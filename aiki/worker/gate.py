@@ -23,24 +23,22 @@ class Gate:
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
         """Be inside together with others who share."""
-        await self._enter(alone=False)
+        await self.enter(alone=False)
         try:
             yield
         finally:
-            self._leave()
+            self.leave(alone=False)
 
-    @asynccontextmanager
-    async def exclusive(self) -> AsyncIterator[None]:
-        """Be inside with nobody else: those who are there finish first, those who come later wait."""
-        await self._enter(alone=True)
-        try:
-            yield
-        finally:
-            self._alone = False
-            self._leave()
+    def is_open(self, *, alone: bool) -> bool:
+        """Whether ``enter`` would let one in at once."""
+        return not self._line and self._may_enter(alone=alone)
 
-    async def _enter(self, *, alone: bool) -> None:
-        if not self._line and self._may_enter(alone=alone):
+    async def enter(self, *, alone: bool) -> None:
+        """Be inside: with others, or *alone*; then those who are there finish first, those who come later wait.
+
+        Whoever was let in has to ``leave``.
+        """
+        if self.is_open(alone=alone):
             self._admit(alone=alone)
             return
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -53,9 +51,14 @@ class Gate:
                 self._line.remove(place)
                 self._let_in()
             elif admitted.done() and not admitted.cancelled():  # Let in and cancelled in the same moment.
-                self._alone = self._alone and not alone
-                self._leave()
+                self.leave(alone=alone)
             raise
+
+    def leave(self, *, alone: bool) -> None:
+        """Be inside no more, after an ``enter`` that was *alone* or not."""
+        self._alone = self._alone and not alone
+        self._inside -= 1
+        self._let_in()
 
     def _may_enter(self, *, alone: bool) -> bool:
         return not self._alone and (self._inside == 0 or not alone)
@@ -63,10 +66,6 @@ class Gate:
     def _admit(self, *, alone: bool) -> None:
         self._inside += 1
         self._alone = alone
-
-    def _leave(self) -> None:
-        self._inside -= 1
-        self._let_in()
 
     def _let_in(self) -> None:
         while self._line:

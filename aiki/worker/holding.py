@@ -9,7 +9,6 @@ it is left to the broker, because it is not ours any more.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,7 +24,7 @@ from aiki.errors import (
     RunAbandonedError,
     UnknownWorkflowError,
 )
-from aiki.observability.logs import get_logger
+from aiki.observability.logs import Logger, get_logger
 from aiki.sdk.workflow import Workflow
 from aiki.worker.execution import Execution
 from aiki.worker.hosting import RunHost
@@ -62,7 +61,6 @@ class HeldRun:
         self._acknowledge = acknowledge
         self._on_lease = on_lease
         self._host = RunHost(surroundings, command)
-        self._log = log.bind(run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
         self._waiting: asyncio.Timeout | None = None
         self._execution: Execution | None = None
         self._lease: asyncio.Task[None] | None = None
@@ -75,6 +73,11 @@ class HeldRun:
     def pair(self) -> Pair:
         """The dispatch."""
         return self.command.pair
+
+    @property
+    def _log(self) -> Logger:
+        command = self.command
+        return log.bind(run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
 
     async def serve(self) -> None:
         """Execute the run as far as it goes, and see to its command. Returns when the run is held no longer."""
@@ -136,28 +139,44 @@ class HeldRun:
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def _execute_in_turn(self, workflow: Workflow[..., Any]) -> None:
-        async with AsyncExitStack() as inside:
-            if not self._is_called_off and await self._may_enter(inside):
+        if self._is_called_off or not await self._has_entered():
+            return
+        try:
+            if not self._is_called_off:
                 await self._execute(workflow)
+        finally:
+            self._surroundings.gate.leave(alone=self.command.alone)
+            self._slots.release()
 
-    async def _may_enter(self, inside: AsyncExitStack) -> bool:
+    async def _has_entered(self) -> bool:
         """Wait for a slot, and for whoever has to be alone. Called off, or after too long, the run is given back."""
         gate, settings = self._surroundings.gate, self._surroundings.settings
+        if not self._slots.locked() and gate.is_open(alone=self.command.alone):
+            await self._enter()  # Which lets us in now.
+            return True
         # Longer than this and the broker would ask for the command back: others may have room.
         patience = settings.alone_after if self.command.alone else settings.lease_after
         try:
             async with asyncio.timeout(patience) as self._waiting:
-                await inside.enter_async_context(self._slots)
-                await inside.enter_async_context(gate.exclusive() if self.command.alone else gate.shared())
+                await self._enter()
         except TimeoutError:
             self._is_given_back |= not self._is_called_off
             return False
         finally:
             self._waiting = None
-        return not self._is_called_off
+        return True
+
+    async def _enter(self) -> None:
+        await self._slots.acquire()
+        try:
+            await self._surroundings.gate.enter(alone=self.command.alone)
+        except BaseException:
+            self._slots.release()
+            raise
 
     async def _execute(self, workflow: Workflow[..., Any]) -> None:
-        self._log.debug("run.started", recovered=self.command.recovered, alone=self.command.alone)
+        command = self.command
+        log.debug("run.started", run_id=command.run_id, recovered=command.recovered, alone=command.alone)
         self._execution = Execution(self.command, workflow, self._host)
         try:
             await self._execution.execute()

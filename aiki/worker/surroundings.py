@@ -1,6 +1,8 @@
 """What all executions of one worker share, and what it is set to."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from os import urandom
 
 from aiki.engine.commands import DeadLetter, ExecuteRun
@@ -36,6 +38,12 @@ class WorkerSettings:
     """How many tasks that are plain functions execute at the same time."""
 
 
+def _unique_ids() -> Iterator[str]:
+    # Nobody has to guess them, so that one question to the system for chance is enough for all of them.
+    mine = urandom(10).hex()
+    return (f"{mine}{number:x}" for number in count())
+
+
 @dataclass(slots=True)
 class Surroundings:
     """A worker, as its parts see it."""
@@ -51,10 +59,12 @@ class Surroundings:
     threads: Threads
     grace: float
     """What attempts under way get now, should their run be handed back."""
+    ids: Iterator[str] = field(default_factory=_unique_ids)
+    """Ids that nobody has made before."""
 
     def new_id(self) -> str:
         """Make an id that nobody has made before."""
-        return urandom(16).hex()
+        return next(self.ids)
 
     def letter_about(self, command: ExecuteRun, reason: str, detail: str) -> DeadLetter:
         """Write the dead letter of a command that this worker cannot do."""

@@ -11,12 +11,15 @@ class Visitor:
     def __init__(self, gate: Gate, *, alone: bool = False) -> None:
         self.is_inside = False
         self._go = asyncio.Event()
-        self._visit = asyncio.create_task(self._enter(gate.exclusive() if alone else gate.shared()))
+        self._visit = asyncio.create_task(self._enter(gate, alone=alone))
 
-    async def _enter(self, admission) -> None:  # type: ignore[no-untyped-def]
-        async with admission:
-            self.is_inside = True
+    async def _enter(self, gate: Gate, *, alone: bool) -> None:
+        await gate.enter(alone=alone)
+        self.is_inside = True
+        try:
             await self._go.wait()
+        finally:
+            gate.leave(alone=alone)
         self.is_inside = False
 
     async def go(self) -> None:
