@@ -566,8 +566,8 @@ DEFECTS = (
         (
             Change(
                 "aiki/adapters/store/embedded/runs.py",
-                "        guard = (storable_text(before.run_id), before.revision, storable_text(before.incarnation))",
-                "        (there,) = connection.execute('SELECT revision FROM runs WHERE run_id = ?', (before.run_id,)).fetchone()\n        guard = (storable_text(before.run_id), there, storable_text(before.incarnation))",
+                'WHERE run_id = ? AND revision = ? AND incarnation = ?"',
+                'WHERE run_id = ? AND ? AND incarnation = ?"',
             ),
         ),
         is_uncertain=True,

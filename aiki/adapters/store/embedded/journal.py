@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from aiki.adapters.store.rules import Conflict, base_of, settle
 from aiki.codec.documents import (
@@ -15,9 +16,11 @@ from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
 from aiki.ports.store import RunChange
 
-__all__ = ["entries_missing", "insert_entries", "read_journal", "remove_journal"]
+__all__ = ["INSERT_ENTRY", "entries_missing", "entry_rows", "read_journal", "remove_journal", "replace_entries"]
 
-INSERT = "INSERT OR REPLACE INTO journal (run_id, incarnation, seq, epoch, document) VALUES (?, ?, ?, ?, ?)"
+INTO_JOURNAL = "INTO journal (run_id, incarnation, seq, epoch, document) VALUES (?, ?, ?, ?, ?)"
+INSERT_ENTRY = f"INSERT {INTO_JOURNAL} ON CONFLICT DO NOTHING"
+REPLACE_ENTRY = f"INSERT OR REPLACE {INTO_JOURNAL}"
 THERE = "SELECT document FROM journal WHERE run_id = ? AND incarnation = ? AND seq BETWEEN ? AND ?"
 COUNTING = """
     SELECT document FROM journal
@@ -46,13 +49,15 @@ def entries_missing(connection: sqlite3.Connection, change: RunChange) -> Sequen
     return missing
 
 
-def insert_entries(connection: sqlite3.Connection, run: RunState, entries: Sequence[JournalEntry]) -> None:
-    """Write *entries*, in place of what an older epoch left behind."""
+def entry_rows(run: RunState, entries: Sequence[JournalEntry]) -> list[tuple[Any, ...]]:
+    """Write *entries* of *run* as rows."""
     run_id, incarnation = storable_text(run.run_id), storable_text(run.incarnation)
-    connection.executemany(
-        INSERT,
-        [(run_id, incarnation, entry.seq, entry.epoch, dump_document(entry_to_document(entry))) for entry in entries],
-    )
+    return [(run_id, incarnation, entry.seq, entry.epoch, dump_document(entry_to_document(entry))) for entry in entries]
+
+
+def replace_entries(connection: sqlite3.Connection, run: RunState, entries: Sequence[JournalEntry]) -> None:
+    """Write *entries*, in place of what an older epoch left behind."""
+    connection.executemany(REPLACE_ENTRY, entry_rows(run, entries))
 
 
 def read_journal(

@@ -3,10 +3,17 @@
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from itertools import islice
 from typing import Any
 
-from aiki.adapters.store.embedded.journal import entries_missing, insert_entries, remove_journal
+from aiki.adapters.store.embedded.journal import (
+    INSERT_ENTRY,
+    entries_missing,
+    entry_rows,
+    remove_journal,
+    replace_entries,
+)
 from aiki.adapters.store.pages import Cursor, run_page
 from aiki.adapters.store.rules import slot_of
 from aiki.codec.documents import (
@@ -22,20 +29,17 @@ from aiki.engine.queries import RunFilter, RunPage
 from aiki.engine.state import RunState
 from aiki.ports.store import RunChange
 
-__all__ = ["count_runs", "due_runs", "expire_runs", "find_runs", "keep", "load_runs", "unfinished_runs"]
+__all__ = ["count_runs", "due_runs", "expire_runs", "find_runs", "keep_all", "load_runs", "unfinished_runs"]
 
 # SQLite takes a bounded number of values in one statement.
 IDS_AT_ONCE = 500
 
 COLUMNS = (
-    "run_id, incarnation, revision, epoch, base_seq, workflow, version, status, created, slot, open, due, expires, "
-    "expiring, document"
+    *("run_id", "incarnation", "revision", "epoch", "base_seq", "workflow", "version", "status", "created", "slot"),
+    *("open", "due", "expires", "expiring", "document"),
 )
-INSERT = f"INSERT INTO runs ({COLUMNS}) VALUES ({', '.join('?' * 15)}) ON CONFLICT DO NOTHING"
-UPDATE = f"""
-    UPDATE runs SET ({COLUMNS}) = ({", ".join("?" * 15)})
-    WHERE run_id = ? AND revision = ? AND incarnation = ?
-"""
+INSERT = f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
+UPDATE = "UPDATE runs SET {} WHERE run_id = ? AND revision = ? AND incarnation = ?"
 
 # The last entry that counts is near the end of the journal: the search goes backwards from there.
 LOAD = """
@@ -59,34 +63,76 @@ def load_runs(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[
     return found
 
 
-def keep(connection: sqlite3.Connection, change: RunChange) -> bool:
+def keep_all(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> Collection[str]:
+    """Keep *changes*, each whole or not at all, and tell whose was stale."""
+    if _keep_together(connection, changes):
+        return ()
+    # At least one of them is stale, or was given before. Each on its own, it shows which.
+    connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+    return [change.after.run_id for change in changes if not _keep(connection, change)]
+
+
+def _keep_together(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> bool:
+    """Keep *changes* if nothing is in their way, with few statements and without a read; tell whether it was so."""
+    rows: dict[str, list[Sequence[Any]]] = {}
+    for change in changes:
+        if change.journal:
+            rows.setdefault(INSERT_ENTRY, []).extend(entry_rows(change.after, change.journal))
+        if change.writes_run:
+            statement, row = _written(change)
+            rows.setdefault(statement, []).append(row)
+    if any(connection.executemany(statement, each).rowcount != len(each) for statement, each in rows.items()):
+        return False
+    for change in changes:
+        if _has_other_tags(change):
+            _write_tags(connection, change.after)
+    return True
+
+
+def _keep(connection: sqlite3.Connection, change: RunChange) -> bool:
     """Keep *change* whole, or nothing of it when it is stale."""
     missing = entries_missing(connection, change)
     if missing is None or (change.writes_run and not _write_run(connection, change)):
         return False
-    insert_entries(connection, change.after, missing)
+    replace_entries(connection, change.after, missing)
     return True
 
 
 def _write_run(connection: sqlite3.Connection, change: RunChange) -> bool:
-    before, after = change.before, change.after
-    row = _row(after)
-    if before is None:
-        written = connection.execute(INSERT, row).rowcount
-    else:
-        guard = (storable_text(before.run_id), before.revision, storable_text(before.incarnation))
-        written = connection.execute(UPDATE, (*row, *guard)).rowcount
-    if not written:
-        return _is_there(connection, after)  # The same change again is no stale one.
-
-    if before is None or before.tags != after.tags:
-        _write_tags(connection, after)
+    statement, row = _written(change)
+    if not connection.execute(statement, row).rowcount:
+        return _is_there(connection, change.after)  # The same change again is no stale one.
+    if _has_other_tags(change):
+        _write_tags(connection, change.after)
     return True
+
+
+def _written(change: RunChange) -> tuple[str, Sequence[Any]]:
+    """Make the statement that writes a run, and its values."""
+    before, after = change.before, change.after
+    row, document = _row(after), dump_document(run_to_document(after))
+    if before is None:
+        return INSERT, (*row, document)
+    changed = tuple(number for number, (new, old) in enumerate(zip(row, _row(before), strict=True)) if new != old)
+    values = [row[number] for number in changed]
+    guard = (storable_text(before.run_id), before.revision, storable_text(before.incarnation))
+    return _update(changed), (*values, document, *guard)
+
+
+@cache
+def _update(changed: tuple[int, ...]) -> str:
+    """Name the columns that change, and no others: SQLite writes every index with a column that is named."""
+    return UPDATE.format(", ".join(f"{name} = ?" for name in (*(COLUMNS[number] for number in changed), "document")))
 
 
 def _is_there(connection: sqlite3.Connection, run: RunState) -> bool:
     there = connection.execute("SELECT document FROM runs WHERE run_id = ?", (storable_text(run.run_id),)).fetchone()
     return there is not None and load_document(there[0]) == load_document(dump_document(run_to_document(run)))
+
+
+def _has_other_tags(change: RunChange) -> bool:
+    return bool(change.after.tags) if change.before is None else change.before.tags != change.after.tags
 
 
 def _write_tags(connection: sqlite3.Connection, run: RunState) -> None:
@@ -97,6 +143,7 @@ def _write_tags(connection: sqlite3.Connection, run: RunState) -> None:
 
 
 def _row(run: RunState) -> tuple[Any, ...]:
+    """Write all columns but the document."""
     return (
         storable_text(run.run_id),
         storable_text(run.incarnation),
@@ -112,7 +159,6 @@ def _row(run: RunState) -> tuple[Any, ...]:
         _maybe_milliseconds(run.due_at),
         _maybe_milliseconds(run.expires_at),
         run.expiring,
-        dump_document(run_to_document(run)),
     )
 
 

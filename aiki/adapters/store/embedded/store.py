@@ -65,9 +65,7 @@ class SqliteStore(Store):
             RunTooLargeError: one of them would not fit into a document; nothing was kept.
         """
         refuse_oversized(changes)
-        return await self._database.write(
-            lambda connection: [change.after.run_id for change in changes if not all_runs.keep(connection, change)]
-        )
+        return await self._database.write(lambda connection: all_runs.keep_all(connection, changes))
 
     async def journal(self, run: RunState, *, after_seq: int = 0, limit: int | None = None) -> Sequence[JournalEntry]:
         return await self._database.read(
