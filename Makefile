@@ -39,8 +39,8 @@ format: .venv/.ready  ## Format the code and mend what the linter can
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-simulate: .venv/.ready  ## Break everything, in virtual time (SEEDS=0..10000, SEEDS=fresh:500, RECORD=file)
-	.venv/bin/python -m aiki.testing.simulation $(or $(SEEDS),fresh:500) $(if $(RECORD),--record $(RECORD))
+simulate: .venv/.ready  ## Break everything, in virtual time (SEEDS=0..10000, SEEDS=fresh:500, RECORD=file FRESH=1)
+	.venv/bin/python -m aiki.testing.simulation $(or $(SEEDS),fresh:500) $(if $(RECORD),--record $(RECORD)) $(if $(FRESH),--fresh)
 
 chaos: setup  ## Break real clusters (SEED= FAULTS= RUNS= MINUTES=, or ARGS="--only broker store")
 	.venv/bin/python -m aiki.testing.chaos $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \

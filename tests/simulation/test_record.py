@@ -17,8 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiki.testing.simulation import pool
-from aiki.testing.simulation.record import Record, RecordInUseError, missing, opened, revisions, summary
+from aiki.testing.simulation import pool, record, tally
+from aiki.testing.simulation.record import (
+    Record,
+    RecordInUseError,
+    missing,
+    opened,
+    simulated_sources,
+    summary,
+)
 from aiki.testing.simulation.tally import Tally, tally_of
 
 SEEDS = range(3000, 3040)
@@ -46,9 +53,9 @@ def wait_until_something_is_kept(path: Path, running: "subprocess.Popen[str]") -
 
 
 def kept(path: Path) -> dict[str, Any]:
-    """What the record has of this revision."""
-    facts: dict[str, Any] = json.loads(path.read_text())["revisions"][revisions()[0]]
-    return facts
+    """What the record has of the only revision in it."""
+    (facts,) = json.loads(path.read_text())["revisions"].values()
+    return dict(facts)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
@@ -101,6 +108,40 @@ def test_revisions_are_kept_apart_and_failures_are_shown(tmp_path: Path) -> None
     assert "| new | 0..10 | 10 | 0 | 0 | 0 | 1,200 | 0.0 | 0.00 | 1 |" in text
     assert "| freeze | 1,200 |" in text
     assert "* seed 7: a run is lost" in text
+
+
+def test_fresh_seeds_are_those_that_no_revision_has_passed(tmp_path: Path) -> None:
+    with opened(tmp_path / "record.json") as record:
+        record.keep(
+            range(10), Tally(scenarios=10, failed={7: ["a run is lost"]}), revision="old", simulation=SIMULATION
+        )
+        record.keep(range(20, 30), Tally(scenarios=10), revision="older", simulation=SIMULATION)
+        record.keep(range(12, 15), Tally(scenarios=3, failed={13: ["it was"]}), revision="new", simulation=SIMULATION)
+
+    assert record.left(range(25), "new", fresh=True) == [range(7, 8), range(10, 12), range(15, 20)]
+    assert record.left(range(25), "new", fresh=False) == [range(12), range(15, 25)]
+    text = summary(record)
+    assert "| all | 0..10, 12..15, 20..30 | 23 |" in text
+    assert "each counted once: **21** (0..7, 8..10, 12..13, 14..15, 20..30)" in text
+
+
+def test_a_revision_is_what_a_process_imports_that_simulates() -> None:
+    program = """
+import sys
+from aiki.testing.simulation import tally
+tally.tally_of((0, 3, 8, 11))
+for name, module in sys.modules.items():
+    if name.partition(".")[0] in ("aiki", "broker_topology"):
+        print(module.__file__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    sources = simulated_sources()
+
+    assert {Path(line) for line in done.stdout.splitlines()} - set(sources) == {Path(tally.__file__)}
+    parts = {"/".join(path.relative_to(record.PACKAGE.parent).parts) for path in sources}
+    assert {"aiki/engine/decide.py", "aiki/adapters/store/embedded/runs.py", "broker_topology/layout.py"} <= parts
+    assert not [part for part in parts if part.startswith(("aiki/cli", "aiki/adapters/store/mongodb"))]
 
 
 def test_a_record_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:

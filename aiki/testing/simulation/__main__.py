@@ -5,6 +5,8 @@ python -m aiki.testing.simulation 42 --trace          one, step by step
 python -m aiki.testing.simulation 42 --faults "11:kill-after:0.3 30:freeze:0.5"
 python -m aiki.testing.simulation 0..1000000 --record seeds.json
                                                       those that the record has not; may be ended at any time
+python -m aiki.testing.simulation 0..1000000 --record seeds.json --fresh
+                                                      those that it has of no revision of the code
 python -m aiki.testing.simulation --summary seeds.json
                                                       what it has, as tables in Markdown
 """
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from aiki.testing.simulation.faults import Fault
 from aiki.testing.simulation.pool import in_blocks, tallies
-from aiki.testing.simulation.record import Record, RecordInUseError, missing, opened, revisions, summary
+from aiki.testing.simulation.record import Record, RecordInUseError, opened, revisions, summary
 from aiki.testing.simulation.shrinking import shrink
 from aiki.testing.simulation.simulation import Report, simulate
 from aiki.testing.simulation.tally import Tally
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     seeds = _seeds(options.seeds)
     if options.record is not None:
-        return _go_on(seeds, options.record, workers=options.workers)
+        return _go_on(seeds, options.record, workers=options.workers, fresh=options.fresh)
     if options.trace or options.faults is not None:
         faults = None if options.faults is None else [Fault.load(text) for text in options.faults.split()]
         reports = [simulate(seed, faults=faults, traced=options.trace) for seed in seeds]
@@ -67,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trace", action="store_true", help="show every step")
     parser.add_argument("--faults", help="these instead of those that the seed says, as step:kind:size")
     parser.add_argument("--record", type=Path, metavar="FILE", help="leave out what is done, and note what was done")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="with --record: leave out what any revision of the code has passed",
+    )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="say what a record holds, and simulate nothing")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument(
@@ -107,13 +114,13 @@ def _simulate_all(seeds: range, *, workers: int, enough: int, brief: bool) -> in
     return int(bool(total.failed))
 
 
-def _go_on(seeds: range, path: Path, *, workers: int) -> int:
+def _go_on(seeds: range, path: Path, *, workers: int, fresh: bool) -> int:
     """Simulate what the record does not have yet; tells whether anything failed in this revision, ever."""
     revision, simulation = revisions()
     try:
         with opened(path) as record:
             part = record.part(revision)
-            left = list(missing(seeds, part.done))
+            left = record.left(seeds, revision, fresh=fresh)
             print(f"{sum(map(len, left)):,} of {len(seeds):,} seeds are left for revision {revision}", flush=True)
             blocks = chain.from_iterable(in_blocks(span, BLOCK) for span in left)
             for block, tally in tallies(blocks, workers=workers):

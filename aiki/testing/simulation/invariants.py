@@ -126,7 +126,8 @@ class Watch:
         for change in changes:
             if (change.journal or change.before is None) and self._is_over(change.after.run_id):
                 self.late.add(change.after.run_id)
-            if change.after.run_id not in stale and self._ledger.note(change):
+            is_new = change.after.run_id not in stale and self._ledger.note(change)
+            if is_new and self._world.network.is_traced:
                 self._world.network.say("store", brief(change.after))
 
     def _is_over(self, run_id: str) -> bool:

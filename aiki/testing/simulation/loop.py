@@ -85,10 +85,15 @@ class _Future(asyncio.Future[T]):
 class _Task(asyncio.Task[T]):
     """A task that has the same place in a set in every run of a seed."""
 
-    def __init__(self, coro: Coroutine[Any, Any, T], loop: "SimulationLoop", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, T],
+        loop: "SimulationLoop",
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> None:
         self._number = number = loop.next_number()
-        kwargs["name"] = kwargs.get("name") or f"Task-{number}"
-        super().__init__(coro, loop=loop, **kwargs)
+        super().__init__(coro, loop=loop, name=name or f"Task-{number}", context=context)
 
     def __hash__(self) -> int:
         return self._number
@@ -148,7 +153,6 @@ class SimulationLoop(asyncio.BaseEventLoop):
         self._numbers = 0
         self._timers = 0
         self._outside = copy_context()
-        self.set_task_factory(_make_task)  # type: ignore[arg-type]
 
     def time(self) -> float:
         """Tell the seconds since the simulation began."""
@@ -162,6 +166,12 @@ class SimulationLoop(asyncio.BaseEventLoop):
     def create_future(self) -> "asyncio.Future[Any]":
         """Make a future."""
         return _Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
+    ) -> "asyncio.Task[T]":
+        """Begin a task."""
+        return _Task(coro, self, name, context)
 
     def later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts) -> asyncio.TimerHandle:
         """Call *callback* after *delay*, as a step of nobody: of a network, a server, the world."""
@@ -224,7 +234,8 @@ class SimulationLoop(asyncio.BaseEventLoop):
         while scheduled and (not ready or scheduled[0][0] <= self._now):
             when, _, timer = heappop(scheduled)
             if not timer._cancelled:
-                self._now = max(self._now, when)
+                if when > self._now:
+                    self._now = when
                 ready.append(timer)
         if not ready:
             raise SimulationStuckError("nothing is ever going to happen again")
@@ -240,7 +251,3 @@ def _loop_of(future: "asyncio.Future[Any]") -> SimulationLoop:
     loop = future.get_loop()
     assert isinstance(loop, SimulationLoop)
     return loop
-
-
-def _make_task(loop: SimulationLoop, coro: Coroutine[Any, Any, T], **kwargs: Any) -> "asyncio.Task[T]":
-    return _Task(coro, loop, **kwargs)

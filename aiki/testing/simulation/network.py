@@ -66,6 +66,8 @@ class Network:
     steps: int = 0
     busy_share: float = 0.02
     """How often something takes its time."""
+    busy_until: float = 0.0
+    """When the last of what was held up arrives."""
     on_step: OnStep = lambda number, process, what: None
 
     def say(self, who: object, what: str) -> None:
@@ -160,6 +162,8 @@ class Link:
     def _send(self, fate: Fate, outlives: bool, do: Callable[[*Ts], object], *args: *Ts) -> None:
         # What is held up was sent on a connection that is lost meanwhile: others overtake it.
         delay = fate.delay or self._delay(self.network.latency())
+        if fate.delay:
+            self.network.busy_until = max(self.network.busy_until, self.network.loop.time() + delay)
         self.network.loop.later(delay, self._deliver, self._generation, outlives, do, args)
 
     def _deliver(self, generation: int, outlives: bool, do: Callable[..., object], args: tuple[Any, ...]) -> None:

@@ -18,8 +18,8 @@ from aiki.testing.simulation.tally import Tally, tally_of
 __all__ = ["WorkerDiedError", "in_blocks", "tallies"]
 
 
-# What a process keeps of worlds that are over is little, but it adds up, and every garbage collection looks at it.
-BLOCKS_PER_PROCESS = 20
+# What a process keeps of worlds that are over is next to nothing; should that change, it does not add up for ever.
+BLOCKS_PER_PROCESS = 100
 
 
 class WorkerDiedError(Exception):

@@ -4,17 +4,21 @@ It is written anew after every block of seeds, and replaces the old one in one s
 process that is killed at any moment leaves the record as of its last block. What had
 been simulated since is simulated again, and nothing is counted twice.
 
-Every revision of the code has its own part of the record, for what one has shown says nothing
-about another. A revision is what the sources of Aiki are, without its tools for tests and
-without anything around it: a changed page of the documentation changes nothing. How
+Every revision of the code has its own part of the record. A revision is what the simulated processes
+import of Aiki: another page of the documentation or another adapter changes nothing. How
 it was simulated may change from one day to the next; the record counts how much was done by which
 version of the simulation, since a seed that fails can be seen again with that one only.
+
+What one revision has shown says little about another. But hardly anything changes between two of
+them, so a long search is worth more if it goes on with seeds that nobody has tried.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +29,7 @@ from typing import Any
 import aiki
 from aiki.testing.simulation.tally import Tally
 
-__all__ = ["Record", "RecordInUseError", "missing", "opened", "revisions", "summary"]
+__all__ = ["Record", "RecordInUseError", "missing", "opened", "revisions", "simulated_sources", "summary"]
 
 Spans = list[list[int]]
 """Ranges of seeds: first, and the one after the last. In order, and with gaps between them."""
@@ -51,13 +55,7 @@ class Part:
 
     def add(self, blocks: Iterable[range]) -> None:
         """Note that *blocks* are done; ranges that touch become one."""
-        spans = sorted([*self.done, *([block.start, block.stop] for block in blocks)])
-        self.done = []
-        for first, stop in spans:
-            if self.done and first <= self.done[-1][1]:
-                self.done[-1][1] = max(self.done[-1][1], stop)
-            else:
-                self.done.append([first, stop])
+        self.done = _joined([*self.done, *([block.start, block.stop] for block in blocks)])
 
     @classmethod
     def load(cls, facts: dict[str, Any]) -> "Part":
@@ -65,6 +63,16 @@ class Part:
         tally = {**facts["tally"], "faults": Counter(facts["tally"]["faults"])}
         tally["failed"] = {int(seed): violations for seed, violations in tally["failed"].items()}
         return cls(facts["done"], Tally(**tally), Counter(facts["simulations"]))
+
+    @property
+    def passed(self) -> Spans:
+        """What was done, and violated nothing."""
+        failed = sorted(self.tally.failed)
+        return [
+            [part.start, part.stop]
+            for first, stop in self.done
+            for part in missing(range(first, stop), [[seed, seed + 1] for seed in failed])
+        ]
 
     def dump(self) -> dict[str, Any]:
         """Make JSON's own types of it."""
@@ -85,6 +93,16 @@ class Record:
     def part(self, revision: str) -> Part:
         """Give the part of one revision."""
         return self.parts.setdefault(revision, Part())
+
+    @property
+    def passed(self) -> Spans:
+        """Which seeds violated nothing in one revision or another."""
+        return _joined(span for part in self.parts.values() for span in part.passed)
+
+    def left(self, seeds: range, revision: str, *, fresh: bool) -> Sequence[range]:
+        """Tell which of *seeds* are to be done; *fresh*: which violated something, or were done by no revision yet."""
+        done = self.part(revision).done
+        return list(missing(seeds, _joined([*done, *self.passed]) if fresh else done))
 
     def keep(self, block: range, tally: Tally, *, revision: str, simulation: str) -> None:
         """Keep what came of *block*; once this returns, nobody has to simulate it again."""
@@ -131,10 +149,25 @@ def missing(seeds: range, done: Sequence[Sequence[int]]) -> Iterator[range]:
         yield range(start, seeds.stop)
 
 
+# Only a process that has done nothing else knows what a simulation takes.
+_LOADED = """
+import sys, aiki.testing.simulation.simulation
+for name, module in sys.modules.items():
+    if name.partition(".")[0] in ("aiki", "broker_topology"):
+        print(module.__file__)
+"""
+
+
+def simulated_sources() -> Sequence[Path]:
+    """Find the files that simulated processes, and what simulates them, import of Aiki."""
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", _LOADED], env=env, capture_output=True, text=True, check=True)
+    return [Path(line) for line in done.stdout.splitlines()]
+
+
 def revisions() -> tuple[str, str]:
     """Tell the revision of Aiki's code, and that of the simulation."""
-    testing = PACKAGE / "testing"
-    sources = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "broker_topology").rglob("*.py")]
+    testing, sources = PACKAGE / "testing", simulated_sources()
     return (
         _digest([path for path in sources if not path.is_relative_to(testing)]),
         _digest([path for path in sources if path.is_relative_to(testing / "simulation")]),
@@ -148,18 +181,13 @@ def summary(record: Record) -> str:
         "| Processor hours | Violations |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    total = Tally()
     for revision, part in record.parts.items():
-        tally = part.tally
-        facts = [
-            revision,
-            ", ".join(f"{first:,}..{stop:,}" for first, stop in part.done),
-            *(f"{number:,}" for number in (tally.scenarios, tally.runs, tally.attempts, tally.steps)),
-            f"{tally.faults.total():,}",
-            f"{tally.virtual_seconds / 86400:,.1f}",
-            f"{tally.processor_seconds / 3600:,.2f}",
-            f"{len(tally.failed):,}",
-        ]
-        lines.append(f"| {' | '.join(facts)} |")
+        total.add(part.tally)
+        lines.append(_row(revision, part.done, part.tally))
+    lines.append(_row("all", _joined(span for part in record.parts.values() for span in part.done), total))
+    passed = record.passed
+    lines += ["", f"Seeds that violated nothing, each counted once: **{_size(passed):,}** ({_named(passed)})."]
     for revision, part in record.parts.items():
         lines += ["", f"Faults of {revision}, by kind:", "", "| Kind | Number |", "|---|---|"]
         lines += [f"| {kind} | {number:,} |" for kind, number in part.tally.faults.most_common()]
@@ -167,6 +195,38 @@ def summary(record: Record) -> str:
         lines += ["", f"Scenarios by version of the simulation: {simulations}."]
         lines += [f"* seed {seed}: {'; '.join(what)}" for seed, what in sorted(part.tally.failed.items())]
     return "\n".join(lines)
+
+
+def _row(name: str, done: Spans, tally: Tally) -> str:
+    numbers = (tally.scenarios, tally.runs, tally.attempts, tally.steps, tally.faults.total())
+    facts = [
+        name,
+        _named(done),
+        *(f"{number:,}" for number in numbers),
+        f"{tally.virtual_seconds / 86400:,.1f}",
+        f"{tally.processor_seconds / 3600:,.2f}",
+        f"{len(tally.failed):,}",
+    ]
+    return f"| {' | '.join(facts)} |"
+
+
+def _joined(spans: Iterable[list[int]]) -> Spans:
+    """Put ranges in order; those that touch become one."""
+    joined: Spans = []
+    for first, stop in sorted(spans):
+        if joined and first <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], stop)
+        else:
+            joined.append([first, stop])
+    return joined
+
+
+def _size(spans: Spans) -> int:
+    return sum(stop - first for first, stop in spans)
+
+
+def _named(spans: Spans) -> str:
+    return ", ".join(f"{first:,}..{stop:,}" for first, stop in spans)
 
 
 def _digest(paths: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from aiki.engine.state import RunState
@@ -23,6 +24,7 @@ from aiki.orchestrator.service import Orchestrator
 from aiki.orchestrator.settings import OrchestratorSettings
 from aiki.sdk.client import Client
 from aiki.sdk.handle import Handle
+from aiki.sdk.workflow import Workflow
 from aiki.testing.simulation.workload import TASKS, WORKFLOWS, Job
 from aiki.testing.simulation.world import Member, World
 from aiki.worker.service import Worker, WorkerSettings
@@ -129,7 +131,7 @@ class Driver:
     async def _handle(self, client: Client, job: Job, world: World) -> Handle[Any]:
         if job.run_id is not None:
             return client.handle(job.run_id, job.workflow)
-        wanted = job.workflow.with_options(**job.options) if job.options else job.workflow
+        wanted = _with_options(job.workflow, tuple(job.options.items()))
         while True:
             try:
                 handle: Handle[Any] = await wanted.enqueue(client, *job.arguments)
@@ -204,6 +206,12 @@ class Driver:
         for stored in page.letters:
             if stored.letter.run_id == run.run_id:
                 await client.redrive(stored.letter.id)
+
+
+@lru_cache(maxsize=1000)
+def _with_options(workflow: Workflow[..., Any], options: tuple[tuple[str, Any], ...]) -> Workflow[..., Any]:
+    """Give a copy with *options*. It looks at its annotations when it is first used, which takes as long as a run."""
+    return workflow.with_options(**dict(options))
 
 
 def _was_right(run: RunState, job: Job) -> bool:

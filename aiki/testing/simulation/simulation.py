@@ -32,7 +32,13 @@ __all__ = ["Report", "simulate"]
 # Faults may go on for this long; after that, everything is put right, and then has so long to come to an end.
 TROUBLE_SECONDS, HEALING_SECONDS = 300.0, 1800.0
 
-# Once every run is over: what is still under way may arrive, leases run out, presences expire.
+# Once every run is over and nothing is under way any more: leases run out, and whoever sweeps does so once more.
+QUIET_SECONDS = 40.0
+
+# Whoever was lost counts as present for so long.
+PRESENCE_SECONDS = 70.0
+
+# If something is left over then, it gets this long to go away.
 SETTLING_SECONDS = 120.0
 
 # How often a sweep is made where runs expire within a simulation.
@@ -149,11 +155,17 @@ class _Simulation:
             if not self._watch.violations:
                 self._complain_of_what_is_stuck()
             return
-        await asyncio.sleep(SETTLING_SECONDS)
+        await self._settle()
         self._watch.check_journals()
         await self._until(lambda: not self._watch.left_over(), seconds=SETTLING_SECONDS)
         for what in self._watch.left_over():
             self._watch.complain(what)
+
+    async def _settle(self) -> None:
+        """Let arrive what is under way, and then nothing happen for a while that does not happen by itself."""
+        now, network = self._world.loop.time(), self._world.network
+        arrived, forgotten = max(now, network.busy_until), self._world.lost_at + PRESENCE_SECONDS
+        await asyncio.sleep(max(arrived + QUIET_SECONDS, forgotten) - now)
 
     def _begin(self) -> None:
         world, random = self._world, self._world.random

@@ -5,18 +5,22 @@ over them: what was learnt may be there and the run that learnt it not yet, for 
 of the runs of a commit and not for others, and whoever asked is told that it failed.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from contextlib import closing
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import Any, Literal, TypeVar
 
 from aiki.adapters.store.embedded import SqliteStore
 from aiki.adapters.store.embedded.database import Database
+from aiki.adapters.store.embedded.schema import prepare
 from aiki.engine.changing import replace
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
 from aiki.errors import StoreUnavailableError
-from aiki.ports.store import RunChange
+from aiki.ports.store import Presence, RunChange
 from aiki.testing.simulation.network import Link, LinkLostError
 
 __all__ = ["InlineStore", "StoreLink", "done_at_once"]
@@ -24,12 +28,21 @@ __all__ = ["InlineStore", "StoreLink", "done_at_once"]
 T = TypeVar("T")
 
 
+@lru_cache(maxsize=1)
+def _empty() -> bytes:
+    """Give a database with all its tables and nothing in them: a copy is made sooner than the tables."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        prepare(connection)
+        return connection.serialize()
+
+
 class _InlineDatabase(Database):
     """A database that answers before anybody waits."""
 
     async def open(self) -> None:
         if self._connection is None:
-            self._connection = self._connect()
+            self._connection = sqlite3.connect(":memory:", isolation_level=None)
+            self._connection.deserialize(_empty())
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -47,6 +60,7 @@ class InlineStore(SqliteStore):
 
     def __init__(self) -> None:
         super().__init__()
+        self._presences: dict[tuple[str, str], Presence] = {}
         self._database = _InlineDatabase(None)
         self.on_commit: Callable[[Sequence[RunChange], Collection[str]], None] = lambda changes, stale: None
 
@@ -77,6 +91,19 @@ class InlineStore(SqliteStore):
                 await self._leave_behind(change)
         self.on_commit(changes, stale)
         return stale
+
+    # Most of what is written in a simulation is who is there, and nothing follows from how that is kept.
+
+    async def announce(self, presence: Presence) -> None:
+        """Note who is there."""
+        facts: Mapping[str, Any] = json.loads(json.dumps(dict(presence.facts)))
+        self._presences[presence.kind, presence.id] = replace(presence, facts=facts)
+
+    async def present(self, kind: Literal["orchestrator", "worker"], *, now: datetime) -> Sequence[Presence]:
+        """Tell who is there."""
+        self._presences = {key: each for key, each in self._presences.items() if each.expires_at > now}
+        there = [each for key, each in self._presences.items() if key[0] == kind]
+        return sorted(there, key=lambda each: each.id)
 
     async def _leave_behind(self, change: RunChange) -> None:
         """Keep what MongoDB keeps of a stale change: it writes what was learnt before it sees the run.

@@ -34,8 +34,8 @@ class SimulatedClock(Clock):
 
     def now(self) -> datetime:
         """Tell the time as this machine sees it."""
-        milliseconds = int((self._loop.time() + self.ahead) * 1000)
-        return START + timedelta(milliseconds=milliseconds)
+        seconds, milliseconds = divmod(int((self._loop.time() + self.ahead) * 1000), 1000)
+        return START + timedelta(0, seconds, milliseconds * 1000)
 
     def monotonic(self) -> float:
         """Tell seconds that never go back."""
@@ -97,6 +97,8 @@ class World:
         self.is_broker_stopped = False
         self.was_wiped = False
         self.sweep_every = 30.0
+        self.lost_at = 0.0
+        """When the last of those was replaced that ended in whatever way: nobody may have been told."""
         self.faults: dict[str, int] = {}
         self.on_wipe: Callable[[], None] = lambda: None
         self.on_put: Callable[[Any], None] = lambda value: None
@@ -134,6 +136,7 @@ class World:
         self.loop.later(0.5, lambda: self._succeed(member))
 
     def _succeed(self, member: Member) -> None:
+        self.lost_at = self.loop.time()
         if self.members.get(member.name) is member:
             if not member.process.is_dead:
                 member.process.die()
