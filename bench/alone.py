@@ -15,8 +15,9 @@ from aiki.engine.state import Pair
 from aiki.worker.history import History
 from aiki.worker.replay import Replay
 from bench.counting import cost_of_three_steps
-from bench.figures import Figures
+from bench.figures import RAW, Figures
 from bench.load import IN_FLIGHT, Scale
+from bench.raw.inside import embedded_limit, embedded_parts
 from bench.workflows import long_count, three_steps
 
 __all__ = ["ROWS_ALONE"]
@@ -98,4 +99,6 @@ ROWS_ALONE: Mapping[str, Callable[[Path, Scale], Figures]] = {
     "embedded": embedded_engine,
     "replay": replay,
     "counts": counts,
+    f"{RAW}-embedded": embedded_limit,
+    f"{RAW}-embedded-parts": embedded_parts,
 }

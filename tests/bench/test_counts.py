@@ -1,10 +1,13 @@
 """What a run may cost in messages, writes and reads. Whoever adds one finds out here, and changes it on purpose."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from aiki import RunStatus
+from aiki.bootstrap import running_dev
+from aiki.config import Settings
 from aiki.sdk import publisher
 from bench.counting import Engine, an_engine, calls_of_three_steps
 from bench.workflows import fan_out, napping, three_steps
@@ -37,6 +40,19 @@ async def test_a_run_of_three_steps_costs_four_messages_of_events_and_two_comman
         "run bytes": 1722,
         "entry bytes": 1107,
     }
+
+
+async def test_a_run_of_three_steps_in_the_embedded_engine_costs_four_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "STARTED_SECONDS", 60.0)
+    async with running_dev(Settings(root=tmp_path), [three_steps]) as dev:
+        await (await three_steps.enqueue(dev.client, 0)).wait_for_completion(timeout=20)
+        before = dev.orchestrator.stats.commits
+        await (await three_steps.enqueue(dev.client, 0)).wait_for_completion(timeout=20)
+
+        # Requested; started and the first step; the second; the third and completed. Each is a flush to disk.
+        assert dev.orchestrator.stats.commits - before == 4
 
 
 async def test_a_run_of_three_steps_makes_no_more_calls_of_functions_than_it_did(engine: Engine) -> None:
