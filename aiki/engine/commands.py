@@ -164,6 +164,7 @@ class WorkerNotice(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     ARRIVED = "arrived"  # Something arrived for a run that you hold.
+    DOUBTED = "doubted"  # Nobody can tell whether you still hold this dispatch: say so if you do not.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +179,8 @@ class NotifyWorker:
     source: str | None = None
     """The id of the client's event, for ``CANCEL``."""
     items: tuple[InboxItem, ...] = ()
+    incarnation: str = ""
+    """That of the run, for ``DOUBTED``: the answer has to name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,11 @@ stuck, for the message that was lost with its broker, and for tidying.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
-from aiki.engine.commands import SendEvent
-from aiki.engine.events import DispatchDoubted
+from aiki.engine.commands import Command, NotifyWorker, SendEvent, WorkerNotice
+from aiki.engine.events import DispatchDoubted, RunOrphaned
 from aiki.engine.queries import RunFilter
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
@@ -25,10 +25,10 @@ log = get_logger(__name__)
 _OVERDUE_PAGE = 500
 _EXPIRY_PAGE = 200
 
-# What one sweep looks at of the runs that are queued. The next one goes on behind it, so that a long backlog costs
-# each sweep the same, and is gone through in the end.
-_QUEUED_PAGE = 200
-_QUEUED_PAGES = 5
+# What one sweep looks at of the runs that are queued, and of those that are running. The next one goes on behind it,
+# so that a long backlog costs each sweep the same, and is gone through in the end.
+_PAGE = 200
+_PAGES = 5
 
 _LOST = "lost:"
 
@@ -46,8 +46,12 @@ class RepairSweep:
         self._settings = services.settings
         self._stats = services.stats
         self._patience = services.patience
-        self._cursor: str | None = None
-        """Where among the queued runs the next sweep goes on."""
+        self._cursors: dict[RunStatus, str | None] = {}
+        """Where among the runs of a status the next sweep goes on."""
+        self._missed: frozenset[str] = frozenset()
+        """The holders that were not there when all that is running was last looked through."""
+        self._missing: set[str] = set()
+        """The same for this time; it may take several sweeps."""
 
     async def run(self) -> None:
         """Sweep again and again until cancelled; what fails is left to the next time."""
@@ -63,6 +67,7 @@ class RepairSweep:
         await self._fire_overdue()
         await self._expire()
         await self._doubt_lost()
+        await self._doubt_held()
 
     async def _fire_overdue(self) -> None:
         now = self._clock.now()
@@ -86,19 +91,56 @@ class RepairSweep:
     async def _doubt_lost(self) -> None:
         """Doubt dispatches whose orders are nowhere: they were lost with a queue that had no majority left, say.
 
-        The marker goes behind the backlog of the partition, so a run that was taken meanwhile is left alone.
+        The marker goes behind the backlog of the partition, so a run that was taken meanwhile is left alone. And what
+        a sweep has given again already stays so: an order that nobody can take is parked with the dead letters, and its
+        run stays queued; to give it again and again would only make more letters of it.
         """
         now = self._clock.now()
+        async for runs in self._long_since_dispatched(RunStatus.QUEUED, now):
+            await self._doubt([run for run in runs if not run.cause.startswith(_LOST)], now)
+
+    async def _doubt_held(self) -> None:
+        """Doubt that runs are executed of which nothing says so: their holders hold no lease yet, or are gone.
+
+        While an order is not acknowledged, the broker has it, and gives it to others when its holder is lost. An order
+        that the broker itself has lost is missed by nobody: the run counts as running, and no lease expires.
+        """
+        now = self._clock.now()
+        async for runs in self._long_since_dispatched(RunStatus.RUNNING, now):
+            if doubtful := [run for run in runs if run.lease_until is None and run.holder is not None]:
+                await self._ask_holders(doubtful, now)
+        if self._cursors[RunStatus.RUNNING] is None:
+            self._missed, self._missing = frozenset(self._missing), set()
+
+    async def _long_since_dispatched(self, status: RunStatus, now: datetime) -> AsyncIterator[Sequence[RunState]]:
         before = now - timedelta(seconds=self._settings.lost_after)
-        wanted = RunFilter(statuses=(RunStatus.QUEUED,), created_before=before)
-        for _ in range(_QUEUED_PAGES):
+        wanted = RunFilter(statuses=(status,), created_before=before)
+        for _ in range(_PAGES):
             page = await self._patience.insist(
-                lambda: self._store.find(wanted, limit=_QUEUED_PAGE, cursor=self._cursor)
+                lambda: self._store.find(wanted, limit=_PAGE, cursor=self._cursors.get(status))
             )
-            await self._doubt([run for run in page.runs if _is_suspect(run, before)], now)
-            self._cursor = page.cursor
+            yield [run for run in page.runs if run.dispatched_at is not None and run.dispatched_at < before]
+            self._cursors[status] = page.cursor
             if page.cursor is None:
                 break
+
+    async def _ask_holders(self, runs: Sequence[RunState], now: datetime) -> None:
+        """Ask who is there whether they hold what they should, and speak for who is gone.
+
+        Nobody is gone who is missed for the first time: while the store was away, say, nobody could say to be there.
+        """
+        workers = await self._patience.insist(lambda: self._store.present("worker", now=now))
+        present = {worker.id for worker in workers}
+        self._missing.update(run.holder for run in runs if run.holder is not None and run.holder not in present)
+        asked = [_question(run) for run in runs if run.holder in present]
+        gone = [_orphaned(run, now) for run in runs if run.holder in self._missed - present]
+        commands: list[Command] = [*asked, *(SendEvent(event=event) for event in gone)]
+        if commands:
+            await self._broker.send(commands, timeout=self._settings.send_timeout)
+        self._stats.holders_asked += len(asked)
+        self._stats.dispatches_doubted += len(gone)
+        if gone:
+            log.warning("sweep.holders_gone", count=len(gone), workers=sorted({event.worker for event in gone}))
 
     async def _doubt(self, suspects: Sequence[RunState], now: datetime) -> None:
         # As long as anything waits in a queue, its orders are there, and whoever is behind them has to wait.
@@ -116,13 +158,26 @@ class RepairSweep:
         return await self._broker.backlog(queue, timeout=self._settings.send_timeout)
 
 
-def _is_suspect(run: RunState, before: datetime) -> bool:
-    """Whether the order of *run* may be lost, unless it was given again by a sweep already.
+def _question(run: RunState) -> NotifyWorker:
+    return NotifyWorker(
+        worker=run.holder or "",
+        run_id=run.run_id,
+        pair=run.pair,
+        notice=WorkerNotice.DOUBTED,
+        incarnation=run.incarnation,
+    )
 
-    An order that nobody can take is parked with the dead letters, and its run stays queued: giving it again and
-    again would only make more letters of it.
-    """
-    return run.dispatched_at is not None and run.dispatched_at < before and not run.cause.startswith(_LOST)
+
+def _orphaned(run: RunState, now: datetime) -> RunOrphaned:
+    """Say for a holder that is gone what whoever is given its order would have said."""
+    return RunOrphaned(
+        id=f"gone:{run.pair.epoch}:{run.pair.dispatch_id}",
+        run_id=run.run_id,
+        at=now,
+        incarnation=run.incarnation,
+        pair=run.pair,
+        worker=run.holder or "",
+    )
 
 
 def _doubted(run: RunState, now: datetime) -> DispatchDoubted:

@@ -25,6 +25,7 @@ class Stats:
     timers_fired: int = 0
     timers_repaired: int = 0
     dispatches_doubted: int = 0
+    holders_asked: int = 0
     runs_expired: int = 0
     queries_answered: int = 0
     dead_letters_stored: int = 0

@@ -1,11 +1,11 @@
 """The crew: everything that a worker executes right now, each in an asyncio task of its own."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from aiki.engine.commands import ExecuteRun, ExecuteTask, NotifyWorker, WorkerCommand
+from aiki.engine.commands import ExecuteRun, ExecuteTask, NotifyWorker, WorkerCommand, WorkerNotice
 from aiki.engine.events import RunOrphaned, TaskFinished
 from aiki.engine.journal import Failure
 from aiki.errors import BrokerError, ClientClosedError, RunAbandonedError, UnknownTaskError
@@ -62,10 +62,14 @@ class Crew:
                 self._attempts.add(self._start(self._serve_task(intake, delivery, command)))
 
     def on_notice(self, notice: NotifyWorker) -> None:
-        """Pass on what an orchestrator says of a dispatch, if it is held here."""
+        """Pass on what an orchestrator says of a dispatch, if it is held here; if it is not, say so when asked."""
         held = self._held.get(notice.run_id)
         if held is not None and held.pair == notice.pair:
-            held.notify(notice)
+            if notice.notice is not WorkerNotice.DOUBTED:
+                held.notify(notice)
+        elif notice.notice is WorkerNotice.DOUBTED:
+            log.warning("run.not_held", run_id=notice.run_id, epoch=notice.pair.epoch)
+            self._start(self._disown(notice))
 
     def consider_leases(self) -> None:
         """Let runs whose commands have been held for long go on under leases."""
@@ -77,9 +81,20 @@ class Crew:
         lost = [held for held in self._held.values() if leased or not held.is_leased]
         for held in lost:
             held.abandon()
-        for attempt in self._attempts:
-            attempt.cancel()
+        if leased or not self._is_leaving:
+            for attempt in self._attempts:
+                attempt.cancel()
+        # Else whoever leaves ends what it began: what a consumer that was cancelled before has held may never come again.
         return tuple(held.command.run_id for held in lost)
+
+    def disown(self, run_ids: Collection[str]) -> None:
+        """Say of what was abandoned that nobody here holds it, as soon as there is a connection again.
+
+        Usually the broker has handed it to others by then, who say the same, and one of both is heard. But a broker
+        may lose an order with its node, and may take long to notice that we are gone.
+        """
+        for held in [self._held[run_id] for run_id in run_ids if run_id in self._held]:
+            self._start(self._disown(held.command))
 
     def hand_back(self) -> None:
         """Give everything back in order: nothing new starts."""
@@ -148,6 +163,10 @@ class Crew:
         log.info("run.ordered_twice", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)
         with suppress(BrokerError):  # Then it comes again, as one that was delivered before.
             await intake.acknowledge(delivery)
+
+    async def _disown(self, dispatch: ExecuteRun | NotifyWorker) -> None:
+        with suppress(BrokerError, ClientClosedError):  # Whoever gets the order says it, or the sweep finds out.
+            await self._surroundings.publisher.publish(orphaned(dispatch, self._surroundings))
 
     async def _report_orphan(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteRun) -> None:
         """Somebody may have started this dispatch, and may still be at it: say so, and do not touch the run."""

@@ -293,14 +293,16 @@ class HeldRun:
         }
 
 
-def orphaned(command: ExecuteRun, surroundings: Surroundings, *, handed_back: bool = False) -> RunOrphaned:
+def orphaned(
+    dispatch: ExecuteRun | NotifyWorker, surroundings: Surroundings, *, handed_back: bool = False
+) -> RunOrphaned:
     """Say that a dispatch is executed by nobody."""
     return RunOrphaned(
         id=surroundings.new_id(),
-        run_id=command.run_id,
+        run_id=dispatch.run_id,
         at=surroundings.clock.now(),
-        incarnation=command.incarnation,
-        pair=command.pair,
+        incarnation=dispatch.incarnation,
+        pair=dispatch.pair,
         worker=surroundings.worker,
         handed_back=handed_back,
     )

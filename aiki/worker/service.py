@@ -223,6 +223,7 @@ class Worker:
             except BrokerError as error:
                 abandoned = self._crew.abandon(leased=False)
                 log.warning("worker.connection_lost", worker=self.name, error=error.message, abandoned=abandoned)
+                self._crew.disown(abandoned)
             finally:
                 self._session = None
                 await session.close()

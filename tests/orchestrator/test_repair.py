@@ -1,17 +1,21 @@
 """The sweep does what nobody did in time, and disturbs nobody who is merely slow."""
 
 from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from aiki.engine.commands import ExecuteRun
-from aiki.engine.events import DispatchDoubted, TimerFired
+from aiki.engine.commands import ExecuteRun, NotifyWorker, WorkerNotice
+from aiki.engine.events import DispatchDoubted, RunOrphaned, TimerFired
 from aiki.engine.ids import partition_of
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.errors import BrokerUnavailableError
+from aiki.orchestrator import repair
 from aiki.orchestrator.repair import RepairSweep
+from aiki.ports.store import Presence
 from aiki.testing.builders import a_run, after, completed, running, sleeping, started
 from tests.orchestrator.world import QUEUE, World, a_request, keep, services_of
 
@@ -168,7 +172,7 @@ async def test_a_long_backlog_costs_each_sweep_the_same_and_hides_no_lost_order(
     await world.clock.advance(LONG)
 
     await sweep.sweep()
-    assert (store.finds, doubted(world)) == (5, set())
+    assert (store.finds, doubted(world)) == (6, set())  # Five pages of what is queued, one of what is running.
     await sweep.sweep()
 
     assert store.finds <= 10
@@ -193,3 +197,106 @@ async def test_where_no_backlog_can_be_told_nothing_is_doubted(world: World) -> 
         await RepairSweep(services_of(world, broker)).sweep()
 
     assert doubted(world) == set()
+
+
+class TestRunsThatAreHeld:
+    """A run counts as running, and nothing says that anybody executes it."""
+
+    @staticmethod
+    async def present(world: World, worker: str = "w1") -> None:
+        expires_at = world.clock.now() + timedelta(seconds=65)
+        await world.store.announce(Presence(id=worker, kind="worker", facts={}, expires_at=expires_at))
+
+    @staticmethod
+    def orphaned(world: World) -> set[str]:
+        return {event.run_id for event in said_to_partitions(world) if isinstance(event, RunOrphaned)}
+
+    async def test_a_run_whose_order_was_lost_with_its_holder_is_dispatched_again(self, world: World) -> None:
+        orchestrator = await world.orchestrator()
+        await world.publish(a_request())
+        await world.until_now(lambda: world.hub.ready(QUEUE))
+        (lost,) = world.hub.ready(QUEUE)
+        assert isinstance(lost, ExecuteRun)
+        world.hub.commands(QUEUE).clear()
+        run = await world.run(lost.run_id)
+        assert run is not None
+        await world.publish(started(run, worker="w1"))
+
+        await world.until(lambda: world.hub.ready(QUEUE), step=5.0)
+
+        (order,) = world.hub.ready(QUEUE)
+        assert isinstance(order, ExecuteRun)
+        assert order.pair.epoch == lost.pair.epoch + 1
+        assert order.recovered
+        assert orchestrator.stats.dispatches_doubted == 1
+
+    async def test_a_holder_that_is_there_is_asked_and_nobody_speaks_for_it(self, world: World) -> None:
+        run = await keep(world, running())
+        worker = await world.worker("w1")
+        services = services_of(world)
+        sweep = RepairSweep(services)
+        await world.clock.advance(LONG)
+        for _ in range(2):
+            await self.present(world)
+            await sweep.sweep()
+
+        await world.until_now(lambda: len(worker.told) == 2)
+        assert worker.told[0] == NotifyWorker(
+            worker="w1",
+            run_id=run.run_id,
+            pair=run.pair,
+            notice=WorkerNotice.DOUBTED,
+            incarnation=run.incarnation,
+        )
+        assert self.orphaned(world) == set()
+        assert (services.stats.holders_asked, services.stats.dispatches_doubted) == (2, 0)
+
+    async def test_a_holder_that_is_missed_for_the_first_time_may_be_there(self, world: World) -> None:
+        run = await keep(world, running())
+        sweep = RepairSweep(services_of(world))
+        await world.clock.advance(LONG)
+
+        await sweep.sweep()
+        assert self.orphaned(world) == set()
+        await self.present(world)
+        await sweep.sweep()
+        await world.clock.advance(66)
+        await sweep.sweep()
+        assert self.orphaned(world) == set()
+
+        await sweep.sweep()
+        assert self.orphaned(world) == {run.run_id}
+
+    async def test_a_run_under_a_lease_is_left_to_the_lease(self, world: World) -> None:
+        await keep(world, replace(running(), lease_until=world.clock.now() + timedelta(seconds=2 * LONG)))
+        sweep = RepairSweep(services_of(world))
+        await world.clock.advance(LONG)
+
+        await sweep.sweep()
+        await sweep.sweep()
+
+        assert self.orphaned(world) == set()
+
+    async def test_a_run_that_was_dispatched_a_moment_ago_is_left_alone(self, world: World) -> None:
+        await keep(world, replace(running(), dispatched_at=world.clock.now() + timedelta(seconds=LONG)))
+        sweep = RepairSweep(services_of(world))
+        await world.clock.advance(LONG)
+
+        await sweep.sweep()
+        await sweep.sweep()
+
+        assert self.orphaned(world) == set()
+
+    async def test_more_than_one_sweep_looks_at_are_all_looked_at(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(repair, "_PAGE", 2)
+        monkeypatch.setattr(repair, "_PAGES", 2)
+        runs = [await keep(world, running()) for _ in range(9)]
+        sweep = RepairSweep(services_of(world))
+        await world.clock.advance(LONG)
+
+        for _ in range(6):
+            await sweep.sweep()
+
+        assert self.orphaned(world) == {run.run_id for run in runs}

@@ -5,15 +5,17 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from aiki.adapters.broker.memory import MemoryBroker
-from aiki.engine.commands import ExecuteRun
+from aiki.engine.commands import ExecuteRun, NotifyWorker, WorkerNotice
 from aiki.engine.events import RunOrphaned, RunStarted
 from aiki.engine.ids import partition_of
 from aiki.engine.state import Pair
+from aiki.engine.status import RunStatus
 from aiki.errors import ClientClosedError, ConfigurationError, DuplicateNameError, RunFailedError, RunTimeoutError
 from aiki.sdk.client import Client
 from aiki.sdk.run import Run
@@ -241,6 +243,70 @@ async def test_a_worker_that_loses_its_connection_lets_go_at_once_and_nothing_re
         assert results == [["a-1", "a-2", "a-3"], ["b-1", "b-2", "b-3"]]
         assert sorted(shop.done) == ["a-1", "a-2", "a-3", "b-1", "b-2", "b-3"]
         assert (await handles[0].get()).recoveries == 0
+
+
+async def test_what_the_broker_lost_with_the_connection_of_its_holder_is_asked_for_by_the_holder() -> None:
+    shop = Shop()
+    async with an_engine() as engine, a_worker(engine, shop.holding) as worker:
+        client = await engine.client()
+        handle = await shop.holding.enqueue(client, "a")
+        await eventually(lambda: shop.begun)
+
+        engine.hub.isolate(worker._surroundings.broker)  # type: ignore[arg-type]
+        await eventually(lambda: not worker.held_runs)
+        engine.hub.commands(shop.holding.queue).clear()
+        engine.hub.rejoin(worker._surroundings.broker)  # type: ignore[arg-type]
+        shop.open.set()
+
+        assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2", "a-3"]
+
+
+async def a_question(engine: Engine, client: Client, worker: Worker, run_id: str) -> None:
+    """Ask *worker* whether it holds the current dispatch of a run."""
+    run = await client.get(run_id)
+    question = NotifyWorker(
+        worker=worker.name,
+        run_id=run_id,
+        pair=run.pair,
+        notice=WorkerNotice.DOUBTED,
+        incarnation=run.incarnation,
+    )
+    await (await engine.connected()).send((question,), timeout=SOON)
+
+
+async def is_running(client: Client, run_id: str) -> bool:
+    return (await client.get(run_id)).status is RunStatus.RUNNING
+
+
+async def test_a_worker_that_is_asked_goes_on_with_what_it_holds_and_says_what_it_does_not_hold() -> None:
+    shop = Shop()
+    async with an_engine() as engine:
+        client = await engine.client()
+        lost = await shop.holding.enqueue(client, "a")
+        broker, order = await an_order_taken(engine, shop.holding.queue)
+        async with a_worker(engine, shop.holding) as worker:
+            started = RunStarted(
+                id="started",
+                run_id=order.run_id,
+                at=order.now,
+                incarnation=order.incarnation,
+                pair=order.pair,
+                worker=worker.name,
+            )
+            await broker.publish_events(partition_of(lost.id, broker.partitions), (started,), timeout=SOON)
+            held = await shop.holding.enqueue(client, "b")
+            for handle in (lost, held):
+                await eventually(partial(is_running, client, handle.id))
+
+            await a_question(engine, client, worker, held.id)
+            await a_question(engine, client, worker, lost.id)
+
+            await eventually(lambda: shop.begun == 2)
+            shop.open.set()
+            assert await lost.wait_for_completion(timeout=SOON) == ["a-1", "a-2", "a-3"]
+            assert await held.wait_for_completion(timeout=SOON) == ["b-1", "b-2", "b-3"]
+            assert shop.stopped == 0
+            assert ((await lost.get()).pair.epoch, (await held.get()).pair.epoch) == (2, 1)
 
 
 async def test_a_worker_that_is_cut_off_stops_what_it_executes_though_nobody_tells_it_to() -> None:
@@ -484,6 +550,35 @@ async def test_a_remote_task_whose_worker_died_is_executed_again() -> None:
 
         assert await handle.wait_for_completion(timeout=SOON) == "done"
         assert len(tries) == 2
+
+
+async def test_a_worker_that_stops_ends_its_task_though_its_order_went_with_the_connection() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @task(queue="gpu")
+    async def render() -> str:
+        begun.set()
+        await go_on.wait()
+        return "done"
+
+    @workflow
+    async def drawing(run: Run) -> str:
+        return await render.run(run)
+
+    async with an_engine() as engine, a_worker(engine, drawing), a_worker(engine, tasks=[render]) as renderer:
+        client = await engine.client()
+        handle = await drawing.enqueue(client)
+        await asyncio.wait_for(begun.wait(), SOON)
+        stopping = asyncio.create_task(renderer.stop(grace=SOON))
+        await eventually(lambda: renderer._crew._is_leaving)
+
+        cut_off(engine, renderer)
+        await eventually(lambda: engine.hub.ready("gpu"))
+        engine.hub.commands("gpu").clear()
+        go_on.set()
+
+        assert await handle.wait_for_completion(timeout=SOON) == "done"
+        await stopping
 
 
 async def test_a_remote_task_that_nobody_knows_fails_with_a_clear_error() -> None:
