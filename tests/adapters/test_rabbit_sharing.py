@@ -7,59 +7,68 @@ from aiki.adapters.broker.rabbitmq.sharing import Cancel, Consume, Sharing
 
 
 class Broker:
-    """A broker that hands out what its consumers may hold."""
+    """A broker that hands out what its consumers may hold: one message each."""
 
     def __init__(self, sharing: Sharing, waiting: dict[str, int]) -> None:
         self.sharing = sharing
         self.waiting = waiting
-        self.room: dict[str, int] = {}
+        self.idle: list[str] = []
         self.held: list[str] = []
         self.taken: dict[str, int] = dict.fromkeys(waiting, 0)
 
-    def settle(self) -> None:
+    @property
+    def places(self) -> int:
+        return len(self.idle) + len(self.held)
+
+    def settle(self, *, crossing: bool = False) -> None:
         """Follow every move, and deliver what may be delivered, until neither is left."""
         for _ in range(1000):
             move = self.sharing.next_move()
             if isinstance(move, Consume):
                 self.sharing.consumed(move)
-                self.room[move.tag] = move.credit
+                self.idle.append(move.tag)
             elif isinstance(move, Cancel):
-                del self.room[move.tag]
-                self.sharing.cancelled(move.tag)
+                self.cancel(move.tag, crossing=crossing)
             elif not self.deliver():
                 return
         raise AssertionError("the moves never end")
 
+    def cancel(self, tag: str, *, crossing: bool) -> None:
+        assert tag not in self.held
+        self.sharing.called_off(tag)
+        if crossing and self.waiting[self.sharing.queue_of(tag)]:
+            assert not self.sharing.delivered(tag)  # It is given back, and written so before or after the answer.
+            self.sharing.acknowledged(tag)
+        self.idle.remove(tag)
+        self.sharing.cancelled(tag)
+
     def deliver(self) -> bool:
-        for tag, room in self.room.items():
+        for tag in self.idle:
             queue = self.sharing.queue_of(tag)
-            if room > 0 and self.waiting[queue] > 0:
-                self.room[tag] -= 1
+            if self.waiting[queue] > 0:
+                self.idle.remove(tag)
                 self.waiting[queue] -= 1
                 self.taken[queue] += 1
                 self.held.append(tag)
-                self.sharing.delivered(tag)
+                assert self.sharing.delivered(tag)
                 return True
         return False
 
     def acknowledge(self, index: int) -> None:
         tag = self.held.pop(index % len(self.held))
-        if tag in self.room:
-            self.room[tag] += 1
+        if self.sharing.is_leaving(tag):
+            self.sharing.cancelled(tag)
+        else:
+            self.idle.append(tag)
         self.sharing.acknowledged(tag)
 
-    def turn(self) -> None:
-        if (turn := self.sharing.next_turn()) is not None:
-            del self.room[turn.tag]
-            self.sharing.cancelled(turn.tag)
 
-
-def test_idle_queues_share_the_limit_evenly() -> None:
+def test_every_queue_has_a_place_for_what_may_come_and_the_others_are_free() -> None:
     broker = Broker(Sharing(["a", "b", "c"], 10), {"a": 0, "b": 0, "c": 0})
 
     broker.settle()
 
-    assert sorted(broker.room.values()) == [3, 3, 4]
+    assert broker.places == 3
 
 
 def test_a_busy_queue_gets_all_but_one_place_of_each_idle_one() -> None:
@@ -83,38 +92,66 @@ def test_what_the_busy_queue_gives_back_goes_to_the_next_busy_one() -> None:
     assert broker.taken["b"] == 19
 
 
+def test_what_one_run_that_goes_on_leaves_free_goes_to_another_queue() -> None:
+    broker = Broker(Sharing(["a", "b"], 20), {"a": 19, "b": 0})
+    broker.settle()
+
+    while len(broker.held) > 1:
+        broker.acknowledge(0)
+    broker.waiting["b"] = 30
+    broker.settle()
+
+    assert broker.taken["b"] == 18  # One is held, and one waits for what may come.
+
+
 def test_queues_that_have_no_place_get_one_in_turn() -> None:
     broker = Broker(Sharing(["a", "b", "c"], 1), {"a": 9, "b": 9, "c": 9})
 
     for _ in range(9):
         broker.settle()
-        broker.turn()
+        broker.sharing.end_turn()
         broker.acknowledge(0)
 
     assert broker.taken == {"a": 3, "b": 3, "c": 3}
+
+
+def test_at_the_end_idle_places_go_at_once_and_the_others_with_what_they_hold() -> None:
+    broker = Broker(Sharing(["a", "b"], 4), {"a": 2, "b": 0})
+    broker.settle()
+
+    broker.sharing.end()
+    broker.settle()
+
+    assert (broker.idle, len(broker.held)) == ([], 2)
+    broker.waiting["a"] = 5
+    while broker.held:
+        broker.acknowledge(0)
+        broker.settle()
+    assert broker.taken["a"] == 2
 
 
 @given(
     limit=st.integers(1, 12),
     waiting=st.dictionaries(st.sampled_from("abcde"), st.integers(0, 30), min_size=1),
     acts=st.lists(st.tuples(st.sampled_from(["acknowledge", "turn"]), st.integers(0, 99)), max_size=60),
+    crossing=st.booleans(),
 )
 def test_the_limit_is_never_exceeded_and_everything_is_delivered_in_the_end(
-    limit: int, waiting: dict[str, int], acts: list[tuple[str, int]]
+    limit: int, waiting: dict[str, int], acts: list[tuple[str, int]], crossing: bool
 ) -> None:
     total = sum(waiting.values())
     broker = Broker(Sharing(list(waiting), limit), waiting)
 
     for act, index in acts:
-        broker.settle()
-        assert len(broker.held) + sum(broker.room.values()) <= limit
+        broker.settle(crossing=crossing)
+        assert broker.places <= limit
         if act == "turn":
-            broker.turn()
+            broker.sharing.end_turn()
         elif broker.held:
             broker.acknowledge(index)
     for _ in range((total + 1) * len(waiting)):
-        broker.settle()
-        broker.turn()
+        broker.settle(crossing=crossing)
+        broker.sharing.end_turn()
         while broker.held:
             broker.acknowledge(0)
 

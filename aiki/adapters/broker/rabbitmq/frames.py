@@ -12,7 +12,7 @@ from pamqp.common import FieldTable
 
 from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
 
-__all__ = ["ack_frame", "message_frames"]
+__all__ = ["ack_frame", "cancel_frame", "give_back_frame", "message_frames"]
 
 _FRAME = Struct(">BHI")
 _HEADER = Struct(">HHQH")
@@ -22,9 +22,10 @@ _U64 = Struct(">Q")
 _METHOD, _CONTENT_HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
 _END_BYTE = 0xCE
-_BASIC, _PUBLISH, _DELIVERY_ACK = 60, 40, 80
+_BASIC, _CANCEL, _PUBLISH, _DELIVERY_ACK, _REJECT = 60, 30, 40, 80, 90
 _ACK_SIZE = 13
 _PUBLISH_HEAD = Struct(">HHH").pack(_BASIC, _PUBLISH, 0)
+_CANCEL_HEAD = Struct(">HH").pack(_BASIC, _CANCEL)
 _MANDATORY = {True: b"\x01", False: b"\x00"}
 
 # Type, channel, size and the end mark.
@@ -100,3 +101,14 @@ def _headers(message: Outgoing) -> bytes:
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
     """Pack an acknowledgement of *tag*, or with *multiple* of everything up to it."""
     return _ACK.pack(_METHOD, channel, _ACK_SIZE, _BASIC, _DELIVERY_ACK, tag, multiple, _END_BYTE)
+
+
+def give_back_frame(channel: int, tag: int) -> bytes:
+    """Pack what gives the delivery *tag* back to its queue."""
+    return _ACK.pack(_METHOD, channel, _ACK_SIZE, _BASIC, _REJECT, tag, True, _END_BYTE)
+
+
+def cancel_frame(channel: int, consumer: str) -> bytes:
+    """Pack the cancellation of *consumer*, which the broker is not to answer."""
+    method = _CANCEL_HEAD + _short(consumer) + b"\x01"
+    return _FRAME.pack(_METHOD, channel, len(method)) + method + _END

@@ -1,19 +1,25 @@
 """Sharing one limit among several queues.
 
 RabbitMQ limits what a consumer may hold, and for quorum queues nothing wider. So
-the limit is dealt out as credit: each consumer has a part of it. A queue that uses
-up its credit is hungry; it gets what is free, and else what lies idle elsewhere, by
-cancelling the consumer there and consuming anew with less. What a cancelled
-consumer still holds counts until it is acknowledged: the limit is never exceeded.
+the limit is dealt out in places: each is a consumer of its own, which holds one
+message at most. A queue whose places are all taken is hungry; it gets what is
+free, and else an idle place of a queue that has several.
 
-Where there are more queues than the limit allows consumers, they take turns.
+**A place that holds something is never cancelled.** What a cancelled consumer holds
+is not given back when its connection is lost with a node of RabbitMQ: not before
+the queue has another leader, which may be never (docs/decisions/0019). So a place
+is cancelled while it is idle, or in one go with the acknowledgement of what it holds.
 
-Nothing here talks to the broker: ``next_move`` says what to do, and the four others
-note what happened.
+Where there are more queues than places, they take turns.
+
+Nothing here talks to the broker: ``next_move`` says what to do, and the others note
+what happened.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import count
 
 __all__ = ["Cancel", "Consume", "Sharing"]
@@ -21,11 +27,10 @@ __all__ = ["Cancel", "Consume", "Sharing"]
 
 @dataclass(frozen=True, slots=True)
 class Consume:
-    """Consume *queue* under the name *tag*, holding at most *credit*."""
+    """Consume *queue* under the name *tag*, holding one message at most."""
 
     tag: str
     queue: str
-    credit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,95 +40,125 @@ class Cancel:
     tag: str
 
 
+class _Stage(IntEnum):
+    SERVING = 0
+    LEAVING = 1  # To be cancelled as soon as it holds nothing.
+    CALLED_OFF = 2  # Being cancelled: what still comes for it is to be given back.
+    GONE = 3  # The broker gives it nothing more.
+
+
 @dataclass(slots=True)
-class _Consumer:
+class _Place:
     queue: str
-    credit: int
-    held: int = 0
-    is_live: bool = True
-
-    @property
-    def idle(self) -> int:
-        return self.credit - self.held if self.is_live else 0
-
-    @property
-    def taken(self) -> int:
-        return self.credit if self.is_live else self.held
+    is_held: bool = False
+    stage: _Stage = _Stage.SERVING
 
 
 class Sharing:
-    """Who holds how much of one limit."""
+    """Who has how many places of one limit."""
 
     def __init__(self, queues: Collection[str], limit: int) -> None:
         self._limit = limit
         self._numbers = count(1)
-        self._consumers: dict[str, _Consumer] = {}
-        # In the order of being served last: the first is the next to get a consumer of its own.
+        self._places: dict[str, _Place] = {}
+        # In the order of being served last: the first is the next to get a place.
         self._queues = list(dict.fromkeys(queues))
-
-    @property
-    def live(self) -> list[str]:
-        """The consumers that are not cancelled."""
-        return [tag for tag, consumer in self._consumers.items() if consumer.is_live]
+        self._idle: dict[str, dict[str, None]] = {queue: {} for queue in self._queues}
+        self._served: Counter[str] = Counter()
+        """How many places of a queue the broker serves."""
+        self._leaving: dict[str, None] = {}
+        """The places that are to be cancelled at once."""
 
     @property
     def is_crowded(self) -> bool:
-        """Whether a queue has no consumer because the others use up the limit."""
-        return len(self._served()) < len(self._queues)
+        """Whether a queue has no place because the others use up the limit."""
+        return any(not self._served[queue] for queue in self._queues)
 
     def queue_of(self, tag: str) -> str:
-        """Name the queue of a consumer."""
-        return self._consumers[tag].queue
+        """Name the queue of a place."""
+        return self._places[tag].queue
+
+    def is_leaving(self, tag: str) -> bool:
+        """Tell whether a place is to be cancelled together with the acknowledgement of what it holds."""
+        return self._places[tag].stage > _Stage.SERVING
 
     def next_move(self) -> Consume | Cancel | None:
-        """Tell what brings credit to where it is used; ``None`` when it is well dealt out."""
-        hungry = self._hungry()
-        if not hungry:
+        """Tell what brings places to where they are used; ``None`` when they are well dealt out."""
+        if self._leaving:
+            return Cancel(next(iter(self._leaving)))
+        hungry = next((queue for queue in self._queues if not self._idle[queue]), None)
+        if hungry is None:
             return None
-        free = self._limit - sum(consumer.taken for consumer in self._consumers.values())
-        if free > 0:
-            part = -(-free // len(hungry))
-            return Consume(f"aiki-{next(self._numbers)}", hungry[0], part)
-        return self._take_from_the_richest()
+        if len(self._places) < self._limit:
+            return Consume(f"aiki-{next(self._numbers)}", hungry)
+        # The last idle place stays, or two would rob each other for ever.
+        rich = max(self._queues, key=lambda queue: len(self._idle[queue]))
+        return Cancel(next(reversed(self._idle[rich]))) if len(self._idle[rich]) > 1 else None
 
-    def next_turn(self) -> Cancel | None:
-        """Tell whose turn is over, where queues take turns: the consumer that was served longest."""
-        return Cancel(self.live[0]) if self.is_crowded and self.live else None
+    def end_turn(self) -> None:
+        """Have the place that was served longest go to another queue, now or when it is acknowledged."""
+        tag = next((tag for tag, place in self._places.items() if place.stage is _Stage.SERVING), None)
+        if self.is_crowded and tag is not None:
+            self._leave(tag)
+
+    def end(self) -> None:
+        """Have all places go, now or when they are acknowledged, and make no new ones."""
+        self._queues.clear()
+        for tag, place in self._places.items():
+            if place.stage is _Stage.SERVING:
+                self._leave(tag)
 
     def consumed(self, move: Consume) -> None:
         """Note that the broker agreed to *move*, or is about to."""
-        self._consumers[move.tag] = _Consumer(move.queue, move.credit)
+        self._places[move.tag] = _Place(move.queue)
+        self._idle[move.queue][move.tag] = None
+        self._served[move.queue] += 1
         self._queues.remove(move.queue)
         self._queues.append(move.queue)
 
+    def called_off(self, tag: str) -> None:
+        """Note that the broker is told to give a place nothing more."""
+        self._move_on(tag, _Stage.CALLED_OFF)
+
     def cancelled(self, tag: str) -> None:
-        """Note that a consumer gets nothing more."""
-        self._consumers[tag].is_live = False
+        """Note that a place gets nothing more."""
+        self._move_on(tag, _Stage.GONE)
         self._forget_if_over(tag)
 
-    def delivered(self, tag: str) -> None:
-        """Note a delivery."""
-        self._consumers[tag].held += 1
+    def delivered(self, tag: str) -> bool:
+        """Note a delivery; tells whether it may be kept. It is to be given back where its place is being cancelled."""
+        place = self._places[tag]
+        place.is_held = True
+        self._idle[place.queue].pop(tag, None)
+        self._leaving.pop(tag, None)
+        return place.stage < _Stage.CALLED_OFF
 
     def acknowledged(self, tag: str) -> None:
-        """Note an acknowledgement."""
-        self._consumers[tag].held -= 1
+        """Note that what a place held was acknowledged, or given back."""
+        place = self._places[tag]
+        place.is_held = False
+        if place.stage is _Stage.SERVING:
+            self._idle[place.queue][tag] = None
+        elif place.stage is _Stage.LEAVING:
+            self._leaving[tag] = None
         self._forget_if_over(tag)
 
+    def _leave(self, tag: str) -> None:
+        place = self._places[tag]
+        place.stage = _Stage.LEAVING
+        self._idle[place.queue].pop(tag, None)
+        if not place.is_held:
+            self._leaving[tag] = None
+
+    def _move_on(self, tag: str, stage: _Stage) -> None:
+        place = self._places[tag]
+        if place.stage < _Stage.CALLED_OFF:
+            self._served[place.queue] -= 1
+        place.stage = max(place.stage, stage)
+        self._idle[place.queue].pop(tag, None)
+        self._leaving.pop(tag, None)
+
     def _forget_if_over(self, tag: str) -> None:
-        consumer = self._consumers[tag]
-        if not consumer.is_live and consumer.held == 0:
-            del self._consumers[tag]
-
-    def _served(self) -> set[str]:
-        return {consumer.queue for consumer in self._consumers.values() if consumer.is_live}
-
-    def _hungry(self) -> list[str]:
-        """Tell which queues have no idle credit, those first that were served longest ago."""
-        fed = {consumer.queue for consumer in self._consumers.values() if consumer.idle > 0}
-        return [queue for queue in self._queues if queue not in fed]
-
-    def _take_from_the_richest(self) -> Cancel | None:
-        """Cancel the consumer with the most idle credit; the last one stays, or two would rob each other for ever."""
-        tag, consumer = max(self._consumers.items(), key=lambda item: item[1].idle, default=("", None))
-        return Cancel(tag) if consumer is not None and consumer.idle > 1 else None
+        place = self._places[tag]
+        if place.stage is _Stage.GONE and not place.is_held:
+            del self._places[tag]

@@ -15,7 +15,7 @@ from aiormq.channel import Channel
 from pamqp import commands
 
 from aiki.adapters.broker.rabbitmq.declaring import RPC_SECONDS, declare_on
-from aiki.adapters.broker.rabbitmq.frames import ack_frame
+from aiki.adapters.broker.rabbitmq.frames import ack_frame, give_back_frame
 from aiki.adapters.broker.rabbitmq.link import Link
 from aiki.adapters.broker.rabbitmq.trouble import reason_of, talking
 from aiki.adapters.broker.rabbitmq.wire import Delivered
@@ -24,7 +24,7 @@ from aiki.observability import get_logger
 from aiki.ports.broker import Delivery, Subscription
 from broker_topology import Topology
 
-__all__ = ["Arrival", "RabbitSubscription", "Refuse"]
+__all__ = ["Arrival", "Decode", "RabbitSubscription", "Refuse"]
 
 T = TypeVar("T")
 
@@ -63,6 +63,8 @@ class Arrival:
         return self.delivered.properties
 
 
+Decode = Callable[[Arrival], T]
+
 Refuse = Callable[[Arrival, UndecodableError], Awaitable[None]]
 """What is done about a message that cannot be decoded; once it returns, the message is acknowledged."""
 
@@ -72,7 +74,7 @@ class RabbitSubscription(Subscription[T], Generic[T]):
 
     _callback: ConsumerCallback
 
-    def __init__(self, channel: Channel, *, decode: Callable[[Arrival], T], refuse: Refuse) -> None:
+    def __init__(self, channel: Channel, *, decode: Decode[T], refuse: Refuse) -> None:
         self._channel = channel
         self._decode = decode
         self._refuse = refuse
@@ -173,12 +175,12 @@ class RabbitSubscription(Subscription[T], Generic[T]):
 
     async def _start(self, queues: Collection[str], prefetch: int) -> None:
         """Start the consumers. Raises what the driver raises."""
-        for number, queue in enumerate(queues, 1):
-            await self._consume(f"aiki-{number}", queue, prefetch)
-
-    async def _consume(self, consumer: str, queue: str, prefetch: int) -> None:
-        self._queues[consumer] = queue
         await self._channel.basic_qos(prefetch_count=prefetch, timeout=RPC_SECONDS)
+        for number, queue in enumerate(queues, 1):
+            await self._consume(f"aiki-{number}", queue)
+
+    async def _consume(self, consumer: str, queue: str) -> None:
+        self._queues[consumer] = queue
         await self._channel.basic_consume(queue, self._callback, consumer_tag=consumer, timeout=RPC_SECONDS)
 
     async def _cancel(self, consumer: str) -> None:
@@ -229,7 +231,9 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         tag, consumer = delivered.tag, delivered.consumer
         arrival = Arrival(self._queues.get(consumer, ""), delivered)
         self._unacknowledged[tag] = consumer
-        self._on_delivered(consumer)
+        if not self._on_delivered(consumer):
+            self._do_beside(self._give_back(tag))
+            return
         try:
             self._arrived.append(Delivery(self._decode(arrival), delivered.redelivered, tag))
         except UndecodableError as error:
@@ -237,11 +241,20 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         else:
             self._awakened.set()
 
-    def _on_delivered(self, consumer: str) -> None:
-        """Hear of a delivery to *consumer*."""
+    def _on_delivered(self, consumer: str) -> bool:
+        """Hear of a delivery to *consumer*; tells whether it is kept, or given back at once."""
+        return True
 
     def _on_acknowledged(self, consumer: str) -> None:
-        """Hear of the acknowledgement of what *consumer* held."""
+        """Hear that what *consumer* held is acknowledged, or given back."""
+
+    async def _give_back(self, tag: int) -> None:
+        """Give a delivery back to its queue. As long as that is not written, no acknowledgement reaches over it."""
+        with suppress(DeliveryLostError):  # Then it goes back by itself.
+            async with self._writing:
+                self._check()
+                await self._write(give_back_frame(self._channel.number, tag))
+                self._forget((tag,))
 
     async def _refuse_one(self, arrival: Arrival, error: UndecodableError) -> None:
         """Deal with an unreadable message beside the readable ones, which go on."""
