@@ -23,7 +23,7 @@ from aiki.testing.servers import Epmd, MongoReplicaSet, RabbitNode, ServerNode
 from aiki.testing.servers.node import ServerError, ServerStartError
 from aiki.testing.servers.rabbit import PASSWORD, USER
 
-__all__ = ["DATABASE", "Cluster", "Service", "Size"]
+__all__ = ["DATABASE", "Broker", "Cluster", "Service", "Size", "make_brokers", "start_together"]
 
 DATABASE = "chaos"
 APP = "aiki.testing.chaos.workload"
@@ -192,14 +192,13 @@ class Cluster:
         await asyncio.gather(*(asyncio.to_thread(client.start) for client in self.of_kind("client")))
 
     async def start_brokers(self) -> None:
-        """Start all brokers together: a cluster that was stopped whole waits for its members."""
-        for broker in self.brokers:
-            await asyncio.to_thread(broker.start, wait=False)
-        await asyncio.gather(*(asyncio.to_thread(broker.wait_until_ready) for broker in self.brokers))
+        """Start all brokers, see there."""
+        await start_together(self.brokers)
 
     async def _start(self) -> None:
         self.history.mkdir(parents=True)
-        self._make_brokers()
+        self.brokers = make_brokers(self.folder, self.size.brokers)
+        self.brokers[0].epmd.start()
         self.stores = MongoReplicaSet(self.folder / "stores", size=self.size.stores)
         self.store_gates = tuple([await Gate(member.ports["mongodb"]).start() for member in self.stores.members])
         for member, gate in zip(self.stores.members, self.store_gates, strict=True):
@@ -209,21 +208,6 @@ class Cluster:
         await self.settle_topology()
         ours = [*self.of_kind("orchestrator"), *self.of_kind("worker")]
         await asyncio.gather(*(asyncio.to_thread(service.start) for service in ours))
-
-    def _make_brokers(self) -> None:
-        epmd = Epmd(self.folder / "epmd")
-        names = [f"chaos{number}" for number in range(self.size.brokers)]
-        settings = {
-            "cluster_formation.peer_discovery_backend": "classic_config",
-            "cluster_partition_handling": "pause_minority",
-            **{f"cluster_formation.classic_config.nodes.{n + 1}": f"{name}@localhost" for n, name in enumerate(names)},
-        }
-        if len(names) == 1:
-            settings = {}
-        self.brokers = tuple(
-            Broker(self.folder / "brokers" / name, name=name, settings=settings, epmd=epmd) for name in names
-        )
-        epmd.start()
 
     async def _make_services(self) -> None:
         size = self.size
@@ -283,6 +267,28 @@ class Cluster:
     def _kill(self) -> None:
         for server in (*self.services.values(), *self.brokers, *(self.stores.members if self.stores else ())):
             server.kill()
+
+
+def make_brokers(folder: Path, count: int) -> tuple[Broker, ...]:
+    """Make brokers of one cluster in *folder*; they share a port mapper, which has to be started before them."""
+    names = [f"chaos{number}" for number in range(count)]
+    settings = {
+        "cluster_formation.peer_discovery_backend": "classic_config",
+        "cluster_partition_handling": "pause_minority",
+        **{f"cluster_formation.classic_config.nodes.{n + 1}": f"{name}@localhost" for n, name in enumerate(names)},
+    }
+    epmd = Epmd(folder / "epmd")
+    return tuple(
+        Broker(folder / "brokers" / name, name=name, settings=settings if count > 1 else {}, epmd=epmd)
+        for name in names
+    )
+
+
+async def start_together(brokers: Sequence[Broker]) -> None:
+    """Start all *brokers* together: a cluster that was stopped whole waits for its members."""
+    for broker in brokers:
+        await asyncio.to_thread(broker.start, wait=False)
+    await asyncio.gather(*(asyncio.to_thread(broker.wait_until_ready) for broker in brokers))
 
 
 def amqp_urls(gates: Sequence[Gate]) -> str:
