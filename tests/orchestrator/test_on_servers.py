@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from aiki.adapters.broker.rabbitmq import RabbitBroker
 from aiki.adapters.clock import SystemClock
 from aiki.adapters.store.mongodb import MongoStore
-from aiki.engine.events import CancelRequested, RunRequested
+from aiki.engine.commands import ExecuteRun
+from aiki.engine.events import CancelRequested, RunRequested, RunStarted
 from aiki.engine.ids import partition_of
 from aiki.engine.queries import GetRun, RunFound
 from aiki.engine.status import RunStatus
@@ -42,8 +45,8 @@ class Servers:
         await broker.start()
         return broker
 
-    async def orchestrator(self, name: str) -> Orchestrator:
-        settings = OrchestratorSettings(name=name, heartbeat=0.2, presence=2.0)
+    async def orchestrator(self, name: str, **changes: Any) -> Orchestrator:
+        settings = replace(OrchestratorSettings(name=name, heartbeat=0.2, presence=2.0), **changes)
         orchestrator = Orchestrator(await self.broker(name), self.store, self.clock, settings)
         await orchestrator.start()
         self.exit.push_async_callback(orchestrator.stop)
@@ -146,3 +149,31 @@ async def test_bytes_that_nobody_can_read_are_kept_as_a_dead_letter(servers: Ser
 
 async def _are_stored(orchestrator: Orchestrator, number: int) -> bool:
     return orchestrator.stats.dead_letters_stored >= number
+
+
+async def test_a_run_goes_on_whose_order_went_with_its_holder(servers: Servers) -> None:
+    orchestrator = await servers.orchestrator("one", lost_after=0.5, sweep_every=0.2)
+    request = a_request(at=servers.clock.now())
+    await servers.publish(request)
+    holder = await servers.broker("holder")
+    orders = await holder.consume_commands([request.queue], prefetch=1)
+    (delivery,) = await orders.receive()
+    order = delivery.body
+    assert isinstance(order, ExecuteRun)
+    started = RunStarted(
+        id="started",
+        run_id=order.run_id,
+        at=servers.clock.now(),
+        incarnation=order.incarnation,
+        pair=order.pair,
+        worker="holder",
+    )
+
+    await holder.publish_events(partition_of(order.run_id, PARTITIONS), [started], timeout=PATIENCE)
+    await orders.acknowledge([delivery])
+    await holder.close()
+    worker = await servers.worker("w1")
+
+    await until(lambda: servers.all_completed([request]))
+    assert [command.recovered for command in worker.commands][:1] == [True]
+    assert orchestrator.stats.dispatches_doubted >= 1
