@@ -325,6 +325,24 @@ DEFECTS = (
         ),
     ),
     Defect(
+        "an end that was told is not told again",
+        8,
+        "echoes",
+        "260..1260",
+        (
+            Change(
+                "aiki/engine/holding.py",
+                "        return fence(run, event)\n    if run.status.is_final:\n        return Decision(run, commands=outcome(run, moment))\n    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n",
+                "        return fence(run, event)\n    if run.status is not RunStatus.RUNNING:\n        return Decision(run)\n",
+            ),
+            Change(
+                "aiki/engine/holding.py",
+                "    said_again = outcome(run, moment) if run.status.is_final else ()",
+                "    said_again: tuple[()] = ()",
+            ),
+        ),
+    ),
+    Defect(
         "a task that was given to others is not given again",
         8,
         "halves",

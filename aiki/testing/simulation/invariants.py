@@ -172,6 +172,11 @@ class Watch:
         """Every run as it was last written."""
         return [account.run for account in self._ledger.accounts.values()]
 
+    def has_ended(self, run_id: str) -> bool:
+        """Whether it was written of a run that it ended; it may be gone since."""
+        account = self._ledger.accounts.get(run_id)
+        return account is not None and account.run.status.is_final
+
     def check_journals(self) -> None:
         """See that what was learnt was learnt once, in order, and was not done again."""
         there = done_at_once(self._world.store.load([run.run_id for run in self.runs]))

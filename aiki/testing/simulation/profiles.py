@@ -138,6 +138,7 @@ PROFILES = (
             "kill-after@commit": 2,
             "hold-up@finish": 1,
             "twice@finish": 1,
+            "kill-before@finish": 2,
         },
         numbers=(1, 2, 4),
         workflows={"approval": 4, "tended": 4, "cancellable": 4, "family": 1, "delegating": 1},

@@ -34,6 +34,9 @@ __all__ = ["Driver", "elsewhere", "orchestrator", "rebuilder", "worker"]
 # After this a run that is kept for a second has expired, where a sweep is made every three.
 FORGOTTEN_SECONDS = 8.0
 
+# Nobody is frozen, cut off or without servers for longer.
+FROZEN_SECONDS = 150.0
+
 
 async def orchestrator(world: World, member: Member) -> None:
     """Move runs forward."""
@@ -92,9 +95,11 @@ async def rebuilder(world: World, member: Member) -> None:
 class Driver:
     """The clients' side: asks for every job until it is accepted, says what has to be said, hears the outcome."""
 
-    def __init__(self, jobs: list[Job], complain: Callable[[str], None]) -> None:
+    def __init__(self, jobs: list[Job], complain: Callable[[str], None], has_ended: Callable[[str], bool]) -> None:
+        """*has_ended* tells of a run whether it was written that it ended, whoever has heard of it."""
         self.jobs = jobs
         self._complain = complain
+        self._is_known_to_have_ended = has_ended
 
     async def role(self, world: World, member: Member) -> None:
         """Be the process of a client; a new one goes on where the old one was."""
@@ -153,14 +158,12 @@ class Driver:
         job.heard += 1
 
     async def _has_ended(self, client: Client, handle: Handle[Any], job: Job) -> bool:
-        # A pause of which nobody knows whether it arrived may come at any time, and be meant.
-        patience = 20.0 if job.is_unsure and ("resume", None) in job.says else None
         try:
-            result = await handle.wait_for_completion(patience)
+            result = await handle.wait_for_completion(_patience(job))
         except CompletionTimeoutError:
             with suppress(AikiError):
                 await handle.resume()
-            return False
+            return job.is_forgotten_soon and await self._is_forgotten(handle)
         except RunDeadLetteredError:
             run = await self._redriven(client, handle, job)
             if run is not None and not _was_right(run, job):
@@ -168,13 +171,23 @@ class Driver:
         except RunEndedError as error:
             self._judge(error, job)
         except RunNotFoundError:
-            return job.is_forgotten_soon
+            return job.is_forgotten_soon and self._is_known_to_have_ended(handle.id)
         except AikiError:
             return False
         else:
             if job.fails or not job.is_right(result):
                 self._complain(f"job {job.number} ({job.workflow.name}) ended with {result!r}")
         return True
+
+    async def _is_forgotten(self, handle: Handle[Any]) -> bool:
+        """Whether a run ended and is gone. One that was kept for a second is, if its client was frozen meanwhile."""
+        try:
+            await handle.get()
+        except RunNotFoundError:
+            return self._is_known_to_have_ended(handle.id)
+        except AikiError:
+            pass  # Once more.
+        return False
 
     def _judge(self, error: RunEndedError, job: Job) -> None:
         """See whether a run was to end without a result."""
@@ -212,6 +225,13 @@ class Driver:
 def _with_options(workflow: Workflow[..., Any], options: tuple[tuple[str, Any], ...]) -> Workflow[..., Any]:
     """Give a copy with *options*. It looks at its annotations when it is first used, which takes as long as a run."""
     return workflow.with_options(**dict(options))
+
+
+def _patience(job: Job) -> float | None:
+    """Tell how long a client waits before it looks after its run."""
+    if job.is_unsure and ("resume", None) in job.says:
+        return 20.0  # A pause of which nobody knows whether it arrived may come at any time, and be meant.
+    return FROZEN_SECONDS if job.is_forgotten_soon else None
 
 
 def _was_right(run: RunState, job: Job) -> bool:
