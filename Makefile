@@ -1,6 +1,6 @@
 # `make` lists what there is. Everything happens in .venv, .cache and .aiki of this folder.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help setup demo test check static format simulate chaos soak overload bench bench-figures bench-compare bench-check up down topology clean
+.PHONY: fuzz help setup demo test check static format simulate chaos soak overload bench bench-figures bench-compare bench-beside bench-check up down topology clean
 
 PYTHON ?= python3
 # Two test processes: more would starve the servers that they share.
@@ -67,6 +67,9 @@ bench-figures: setup  ## Take the figures and pictures of docs/performance.md ag
 
 bench-compare: setup  ## Measure another revision and this folder in turn (BASE=HEAD~1 ROWS="throughput" ROUNDS=4)
 	.venv/bin/python -m bench.compare --rounds $(or $(ROUNDS),4) $(or $(BASE),HEAD) $(ROWS)
+
+bench-beside: setup  ## Measure Aiki and Restate in turn; bench/README.md has what to install (ROWS=latency ROUNDS=5 SERVER=)
+	.venv/bin/python -m bench.beside --rounds $(or $(ROUNDS),5) $(if $(SERVER),--server $(SERVER)) $(ROWS)
 
 bench-check: .venv/.ready  ## Count what a run costs in messages, writes and reads
 	.venv/bin/python -m pytest -q tests/bench
