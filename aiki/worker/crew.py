@@ -84,7 +84,8 @@ class Crew:
         if leased or not self._is_leaving:
             for attempt in self._attempts:
                 attempt.cancel()
-        # Else whoever leaves ends what it began: what a consumer that was cancelled before has held may never come again.
+        # Else whoever leaves ends what it began: orders that were held by a consumer that was cancelled may never come
+        # again.
         return tuple(held.command.run_id for held in lost)
 
     def disown(self, run_ids: Collection[str]) -> None:
