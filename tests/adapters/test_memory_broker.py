@@ -20,9 +20,9 @@ from aiki.errors import (
     QueryTimeoutError,
     UnroutableError,
 )
-from aiki.ports.broker import Broker, Subscription
+from aiki.ports.broker import Subscription
 from aiki.testing.clock import ManualClock
-from aiki.testing.contracts.broker import BrokerContract, BrokerSystem
+from aiki.testing.contracts.broker import BrokerContract
 from aiki.testing.contracts.broker_parts.system import (
     PATIENCE,
     bodies_of,
@@ -35,47 +35,13 @@ from aiki.testing.contracts.broker_parts.system import (
     told,
     until,
 )
+from tests.adapters.memory_system import MemorySystem
+
+System = MemorySystem[MemoryBroker]
 
 
-class MemorySystem(BrokerSystem):
-    """A hub and the brokers on it."""
-
-    def __init__(self, hub: MemoryHub) -> None:
-        self.hub = hub
-        self.brokers: list[MemoryBroker] = []
-
-    @property
-    def partitions(self) -> int:
-        return self.hub.partitions
-
-    async def connect(self) -> MemoryBroker:
-        broker = MemoryBroker(self.hub)
-        await broker.start()
-        self.brokers.append(broker)
-        return broker
-
-    async def cut(self, broker: Broker) -> None:
-        self.hub.disconnect(self._own(broker))
-
-    async def isolate(self, broker: Broker) -> None:
-        self.hub.isolate(self._own(broker))
-
-    async def rejoin(self, broker: Broker) -> None:
-        self.hub.rejoin(self._own(broker))
-
-    async def inject(self, queue: str, body: bytes) -> None:
-        self.hub.inject(queue, body)
-
-    async def close(self) -> None:
-        for broker in self.brokers:
-            await broker.close()
-
-    def _own(self, broker: Broker) -> MemoryBroker:
-        return next(own for own in self.brokers if own is broker)
-
-
-async def system_on(hub: MemoryHub) -> AsyncIterator[MemorySystem]:
-    system = MemorySystem(hub)
+async def system_on(hub: MemoryHub) -> AsyncIterator[System]:
+    system = MemorySystem(hub, lambda: MemoryBroker(hub))
     yield system
     await system.close()
 
@@ -84,7 +50,7 @@ class TestMemoryBroker(BrokerContract):
     """The contract."""
 
     @pytest.fixture
-    async def system(self) -> AsyncIterator[MemorySystem]:
+    async def system(self) -> AsyncIterator[System]:
         async for system in system_on(MemoryHub(clock=SystemClock(), partitions=4)):
             yield system
 
@@ -97,11 +63,11 @@ class TestRetries:
         return ManualClock()
 
     @pytest.fixture
-    async def system(self, clock: ManualClock) -> AsyncIterator[MemorySystem]:
+    async def system(self, clock: ManualClock) -> AsyncIterator[System]:
         async for system in system_on(MemoryHub(clock=clock)):
             yield system
 
-    async def test_an_event_comes_back_when_the_clock_says_so(self, system: MemorySystem, clock: ManualClock) -> None:
+    async def test_an_event_comes_back_when_the_clock_says_so(self, system: System, clock: ManualClock) -> None:
         broker = await system.connect()
         queue = "aiki.events.0"
         run_id = run_in(0, partitions=system.partitions)
@@ -119,7 +85,7 @@ class TestRetries:
         assert system.hub.ready(queue) == ((two,), (one,))
 
     async def test_retries_wait_while_nobody_is_connected_and_move_on_afterwards(
-        self, system: MemorySystem, clock: ManualClock
+        self, system: System, clock: ManualClock
     ) -> None:
         run_id = run_in(0, partitions=system.partitions)
         first = await system.connect()
@@ -133,7 +99,7 @@ class TestRetries:
         subscription = await second.consume_events(0, prefetch=10)
         assert bodies_of(await collect(subscription, 1)) == [(signal(1, run_id=run_id),)]
 
-    async def test_a_delay_off_the_grid_is_refused(self, system: MemorySystem) -> None:
+    async def test_a_delay_off_the_grid_is_refused(self, system: System) -> None:
         broker = await system.connect()
 
         with pytest.raises(ValueError, match="101 ms is not on the retry grid"):
@@ -144,11 +110,11 @@ class TestDurableConfirms:
     """In embedded mode, what is published is safe once it is stored: when its consumer has acknowledged it."""
 
     @pytest.fixture
-    async def system(self) -> AsyncIterator[MemorySystem]:
+    async def system(self) -> AsyncIterator[System]:
         async for system in system_on(MemoryHub(clock=SystemClock(), durable_confirms=True)):
             yield system
 
-    async def test_a_publish_returns_when_it_was_acknowledged(self, system: MemorySystem) -> None:
+    async def test_a_publish_returns_when_it_was_acknowledged(self, system: System) -> None:
         broker = await system.connect()
         subscription = await broker.consume_events(0, prefetch=10)
         publishing = asyncio.create_task(broker.publish_events(0, [signal(1)], timeout=PATIENCE))
@@ -159,7 +125,7 @@ class TestDurableConfirms:
 
         await publishing
 
-    async def test_a_publish_that_nobody_acknowledges_in_time_is_uncertain(self, system: MemorySystem) -> None:
+    async def test_a_publish_that_nobody_acknowledges_in_time_is_uncertain(self, system: System) -> None:
         broker = await system.connect()
 
         with pytest.raises(PublishUncertainError):
@@ -167,7 +133,7 @@ class TestDurableConfirms:
 
         assert system.hub.ready("aiki.events.0") == ((signal(1),),)
 
-    async def test_a_publish_under_way_is_uncertain_when_the_connection_is_lost(self, system: MemorySystem) -> None:
+    async def test_a_publish_under_way_is_uncertain_when_the_connection_is_lost(self, system: System) -> None:
         broker, other = await system.connect(), await system.connect()
         subscription = await other.consume_events(0, prefetch=10)
         publishing = asyncio.create_task(broker.publish_events(0, [signal(1)], timeout=3600))
@@ -179,7 +145,7 @@ class TestDurableConfirms:
             await asyncio.wait_for(publishing, PATIENCE)
         await subscription.acknowledge(deliveries)
 
-    async def test_a_publish_waits_through_the_loss_of_its_consumer(self, system: MemorySystem) -> None:
+    async def test_a_publish_waits_through_the_loss_of_its_consumer(self, system: System) -> None:
         broker, first, second = [await system.connect() for _ in range(3)]
         lost = await first.consume_events(0, prefetch=10)
         heir = await second.consume_events(0, prefetch=10)
@@ -193,7 +159,7 @@ class TestDurableConfirms:
 
         await publishing
 
-    async def test_a_parked_letter_is_safe_when_it_was_acknowledged(self, system: MemorySystem) -> None:
+    async def test_a_parked_letter_is_safe_when_it_was_acknowledged(self, system: System) -> None:
         broker = await system.connect()
         letters = await broker.consume_dead_letters(prefetch=10)
         parking = asyncio.create_task(broker.park(dead_letter(1), timeout=PATIENCE))
@@ -204,7 +170,7 @@ class TestDurableConfirms:
 
         await parking
 
-    async def test_whoever_gives_orders_does_not_wait_for_them(self, system: MemorySystem) -> None:
+    async def test_whoever_gives_orders_does_not_wait_for_them(self, system: System) -> None:
         broker = await system.connect()
 
         await broker.send([SendEvent(event=signal(1)), execute_run(1, queue="contract@1")], timeout=PATIENCE)
@@ -216,11 +182,11 @@ class TestHub:
     """What tests may do to a hub, and see in it."""
 
     @pytest.fixture
-    async def system(self) -> AsyncIterator[MemorySystem]:
+    async def system(self) -> AsyncIterator[System]:
         async for system in system_on(MemoryHub(clock=SystemClock())):
             yield system
 
-    async def test_queues_show_what_waits_and_how_much_is_held(self, system: MemorySystem) -> None:
+    async def test_queues_show_what_waits_and_how_much_is_held(self, system: System) -> None:
         broker = await system.connect()
         for number in range(3):
             await broker.publish_events(0, [signal(number)], timeout=PATIENCE)
@@ -236,7 +202,7 @@ class TestHub:
         assert system.hub.ready("nobody@1") == ()
         assert system.hub.held("nobody@1") == 0
 
-    async def test_what_two_subscribers_lose_comes_back_in_the_order_of_losing_it(self, system: MemorySystem) -> None:
+    async def test_what_two_subscribers_lose_comes_back_in_the_order_of_losing_it(self, system: System) -> None:
         one, two = await system.connect(), await system.connect()
         first = await one.consume_commands(["contract@1"], prefetch=2)
         second = await two.consume_commands(["contract@1"], prefetch=2)
@@ -249,7 +215,7 @@ class TestHub:
         one_had, other_had = commands[0:4:2], commands[1:4:2]
         assert system.hub.ready("contract@1") == (*other_had, *one_had, commands[4])
 
-    async def test_what_arrived_and_was_not_taken_is_lost_with_the_connection(self, system: MemorySystem) -> None:
+    async def test_what_arrived_and_was_not_taken_is_lost_with_the_connection(self, system: System) -> None:
         broker = await system.connect()
         subscription = await broker.consume_events(0, prefetch=10)
         await broker.publish_events(0, [signal(1)], timeout=PATIENCE)
@@ -261,7 +227,7 @@ class TestHub:
             await subscription.receive()
         assert system.hub.ready("aiki.events.0") == ((signal(1),),)
 
-    async def test_a_consumer_with_much_to_do_lets_others_have_their_turn(self, system: MemorySystem) -> None:
+    async def test_a_consumer_with_much_to_do_lets_others_have_their_turn(self, system: System) -> None:
         broker = await system.connect()
         subscription = await broker.consume_events(0, prefetch=1)
         for number in range(10):
@@ -278,7 +244,7 @@ class TestHub:
         for _ in range(number):
             await subscription.acknowledge(await subscription.receive())
 
-    async def test_thousands_of_unreadable_letters_are_all_kept(self, system: MemorySystem) -> None:
+    async def test_thousands_of_unreadable_letters_are_all_kept(self, system: System) -> None:
         broker = await system.connect()
         for number in range(3000):
             system.hub.inject("aiki.dead-letters", b"%d" % number)
@@ -287,7 +253,7 @@ class TestHub:
 
         assert {delivery.body.body for delivery in letters} == {str(number) for number in range(3000)}
 
-    async def test_a_stopped_hub_keeps_its_queues_and_nobody_can_connect(self, system: MemorySystem) -> None:
+    async def test_a_stopped_hub_keeps_its_queues_and_nobody_can_connect(self, system: System) -> None:
         broker, other = await system.connect(), MemoryBroker(system.hub)
         await broker.publish_events(0, [signal(1)], timeout=PATIENCE)
 
@@ -302,7 +268,7 @@ class TestHub:
         await until(lambda: broker.is_connected)
         assert system.hub.ready("aiki.events.0") == ((signal(1),),)
 
-    async def test_a_hub_can_lose_everything(self, system: MemorySystem) -> None:
+    async def test_a_hub_can_lose_everything(self, system: System) -> None:
         broker = await system.connect()
         subscription = await broker.consume_events(0, prefetch=1)
         for number in range(3):
@@ -318,7 +284,7 @@ class TestHub:
         assert system.hub.ready("contract@1") == ()
         assert system.hub.retries.waiting == 0
 
-    async def test_bytes_can_be_injected_into_every_queue_that_there_is(self, system: MemorySystem) -> None:
+    async def test_bytes_can_be_injected_into_every_queue_that_there_is(self, system: System) -> None:
         broker = await system.connect()
         control = await broker.consume_control("worker-1")
         notices = await broker.consume_notices("client-1")
@@ -333,30 +299,30 @@ class TestHub:
         assert letter.body.origin == "aiki.control.worker-1"
 
     @pytest.mark.parametrize("queue", ["aiki.events.8", "aiki.nonsense", "no spaces"])
-    async def test_bytes_cannot_be_injected_where_nothing_is(self, system: MemorySystem, queue: str) -> None:
+    async def test_bytes_cannot_be_injected_where_nothing_is(self, system: System, queue: str) -> None:
         with pytest.raises(UnroutableError):
             system.hub.inject(queue, b"?")
 
-    async def test_a_letter_from_nowhere_cannot_be_redelivered(self, system: MemorySystem) -> None:
+    async def test_a_letter_from_nowhere_cannot_be_redelivered(self, system: System) -> None:
         broker = await system.connect()
 
         with pytest.raises(UnroutableError):
             await broker.redeliver(dead_letter(1, origin="aiki.events.99"), timeout=PATIENCE)
 
-    async def test_a_queue_whose_name_cannot_be_one_is_refused(self, system: MemorySystem) -> None:
+    async def test_a_queue_whose_name_cannot_be_one_is_refused(self, system: System) -> None:
         broker = await system.connect()
 
         with pytest.raises(InvalidNameError):
             await broker.consume_commands(["no spaces"], prefetch=1)
 
-    async def test_a_value_that_could_not_be_written_is_refused_here_too(self, system: MemorySystem) -> None:
+    async def test_a_value_that_could_not_be_written_is_refused_here_too(self, system: System) -> None:
         broker = await system.connect()
 
         with pytest.raises(PayloadError):
             await broker.publish_events(0, [signal(1, run_id="\ud800")], timeout=PATIENCE)
         assert system.hub.ready("aiki.events.0") == ()
 
-    async def test_a_query_that_nobody_took_in_time_does_not_stay(self, system: MemorySystem) -> None:
+    async def test_a_query_that_nobody_took_in_time_does_not_stay(self, system: System) -> None:
         broker = await system.connect()
 
         with pytest.raises(QueryTimeoutError):
@@ -364,7 +330,7 @@ class TestHub:
 
         assert system.hub.ready("aiki.queries") == ()
 
-    async def test_who_asks_and_is_cut_off_is_told_at_once(self, system: MemorySystem) -> None:
+    async def test_who_asks_and_is_cut_off_is_told_at_once(self, system: System) -> None:
         broker, orchestrator = await system.connect(), await system.connect()
         requests = await orchestrator.consume_queries(prefetch=10)
         asking = asyncio.create_task(broker.ask(GetRun(run_id="run-1"), timeout=PATIENCE))
@@ -376,7 +342,7 @@ class TestHub:
             await asking
         await orchestrator.answer(delivery.body, RunFound(run=None))
 
-    async def test_a_query_written_by_hand_is_answered_to_nobody(self, system: MemorySystem) -> None:
+    async def test_a_query_written_by_hand_is_answered_to_nobody(self, system: System) -> None:
         orchestrator = await system.connect()
         requests = await orchestrator.consume_queries(prefetch=10)
 
@@ -386,7 +352,7 @@ class TestHub:
         assert delivery.body.query == GetRun(run_id="run-1")
         await orchestrator.answer(delivery.body, RunFound(run=None))
 
-    async def test_a_client_that_leaves_is_forgotten(self, system: MemorySystem) -> None:
+    async def test_a_client_that_leaves_is_forgotten(self, system: System) -> None:
         broker = await system.connect()
         notices = await broker.consume_notices("client-1")
         await notices.watch("run-1")
@@ -402,7 +368,7 @@ class TestHub:
         with pytest.raises(DeliveryLostError):
             await control.receive()
 
-    async def test_a_command_is_delivered_as_the_very_value_that_was_sent(self, system: MemorySystem) -> None:
+    async def test_a_command_is_delivered_as_the_very_value_that_was_sent(self, system: System) -> None:
         broker = await system.connect()
         subscription = await broker.consume_commands(["contract@1"], prefetch=1)
         command: ExecuteRun = execute_run(1, queue="contract@1")

@@ -224,7 +224,7 @@ DEFECTS = (
         "what is refused from memory is refused for good",
         5,
         "contested",
-        "90..1090",
+        "190..1190",
         (
             Change(
                 "aiki/orchestrator/partition.py",
@@ -288,7 +288,7 @@ DEFECTS = (
         "what an older epoch left behind is never replaced",
         6,
         "wipes",
-        "400..1400",
+        "530..1530",
         (
             Change(
                 "aiki/adapters/store/rules.py",
@@ -302,7 +302,7 @@ DEFECTS = (
         "a gap is not noticed",
         7,
         "wipes",
-        "740..1740",
+        "660..1660",
         (
             Change(
                 "aiki/engine/holding.py",
@@ -463,7 +463,7 @@ DEFECTS = (
         "what was cancelled does not keep its number",
         14,
         "losses",
-        "80..1080",
+        "240..1240",
         (
             Change(
                 "aiki/worker/replay.py",
@@ -489,7 +489,7 @@ DEFECTS = (
         "a forgotten run leaves its journal",
         16,
         "echoes",
-        "10..1010",
+        "720..1720",
         (
             Change(
                 "aiki/adapters/store/embedded/runs.py",
@@ -502,7 +502,7 @@ DEFECTS = (
         "a client's event counts each time",
         17,
         "echoes",
-        "60..1060",
+        "390..1390",
         (
             Change(
                 "aiki/engine/decide.py",

@@ -8,11 +8,11 @@ import os
 
 import pytest
 
-from aiki.adapters.broker.memory import MemoryHub
+from aiki.adapters.broker.memory import MemoryBroker, MemoryHub
 from aiki.adapters.clock import SystemClock
 from aiki.testing.contracts.broker import BrokerSystem
+from tests.adapters.memory_system import MemorySystem
 from tests.adapters.rabbit_system import RabbitSystem
-from tests.adapters.test_memory_broker import MemorySystem
 from tests.simulation.same_answers import PARTITIONS, answers_of, simulated_answers
 
 SCRIPTS = int(os.environ.get("AIKI_COMPARISONS", "1"))
@@ -30,7 +30,8 @@ async def check_the_same_is_answered(system: BrokerSystem, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3 * SCRIPTS))
 async def test_the_broker_in_memory_answers_as_the_simulated_one(seed: int) -> None:
-    system = MemorySystem(MemoryHub(clock=SystemClock(), partitions=PARTITIONS))
+    hub = MemoryHub(clock=SystemClock(), partitions=PARTITIONS)
+    system = MemorySystem(hub, lambda: MemoryBroker(hub))
     try:
         await check_the_same_is_answered(system, seed)
     finally:
