@@ -147,15 +147,19 @@ def on_run_orphaned(run: RunState, event: RunOrphaned, moment: Moment) -> Decisi
     if event.pair != run.pair or run.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
         return Decision(run, refused=True)
     if event.handed_back:
-        return recovered(run, event.id, moment, recoveries=run.recoveries)
+        return recovered(run, event.id, moment, recoveries=_losses_so_far(run))
     return recovered(run, event.id, moment, recoveries=recoveries_after_a_loss(run))
 
 
 def recoveries_after_a_loss(run: RunState) -> int:
     """Count the loss of the current dispatch, if it was started and learnt nothing new (rule 4)."""
-    if run.last_seq > run.base_seq:
-        return 0
-    return run.recoveries + 1 if run.holder is not None else run.recoveries
+    is_loss = run.holder is not None and run.last_seq <= run.base_seq
+    return _losses_so_far(run) + is_loss
+
+
+def _losses_so_far(run: RunState) -> int:
+    """Tell what counts against the run: losses in a row, and a dispatch that learnt something new ends the row."""
+    return 0 if run.last_seq > run.base_seq else run.recoveries
 
 
 def recovered(run: RunState, cause: str, moment: Moment, *, recoveries: int) -> Decision:

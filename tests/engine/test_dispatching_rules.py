@@ -216,6 +216,15 @@ def test_rule_4_handing_back_says_nothing_against_the_run() -> None:
     assert run.recoveries == 0
 
 
+def test_rule_4_a_dispatch_that_journaled_something_clears_the_run_though_it_is_handed_back() -> None:
+    run = lose(lose(a_run()))
+    run = after(run, started(run))
+    assert run.recoveries == 2
+    run = after(run, appended(run))
+
+    assert after(run, orphaned(run, handed_back=True)).recoveries == 0
+
+
 def test_rule_4_a_suspect_executes_alone_before_it_is_parked() -> None:
     run = a_run(recoveries_max=2)
     for _ in range(2):
