@@ -41,7 +41,7 @@ class WorkerSettings:
 def _unique_ids() -> Iterator[str]:
     # Nobody has to guess them, so that one question to the system for chance is enough for all of them.
     mine = urandom(10).hex()
-    return (f"{mine}{number:x}" for number in count())
+    return (f"{mine}{number:012x}" for number in count())
 
 
 @dataclass(slots=True)
