@@ -25,6 +25,7 @@ from aiki.orchestrator.settings import OrchestratorSettings
 from aiki.sdk.client import Client
 from aiki.sdk.handle import Handle
 from aiki.sdk.workflow import Workflow
+from aiki.testing.simulation.invariants import Watch
 from aiki.testing.simulation.workload import TASKS, WORKFLOWS, Job
 from aiki.testing.simulation.world import Member, World
 from aiki.worker.service import Worker, WorkerSettings
@@ -95,11 +96,10 @@ async def rebuilder(world: World, member: Member) -> None:
 class Driver:
     """The clients' side: asks for every job until it is accepted, says what has to be said, hears the outcome."""
 
-    def __init__(self, jobs: list[Job], complain: Callable[[str], None], has_ended: Callable[[str], bool]) -> None:
-        """*has_ended* tells of a run whether it was written that it ended, whoever has heard of it."""
+    def __init__(self, jobs: list[Job], watch: Watch) -> None:
         self.jobs = jobs
-        self._complain = complain
-        self._is_known_to_have_ended = has_ended
+        self._watch = watch
+        self._complain = watch.complain
 
     async def role(self, world: World, member: Member) -> None:
         """Be the process of a client; a new one goes on where the old one was."""
@@ -110,6 +110,8 @@ class Driver:
 
     async def _drive(self, client: Client, job: Job, world: World) -> None:
         await asyncio.sleep(world.random.uniform(0, 0.2))
+        if job.is_over and job.run_id in self._watch.late:
+            return  # Its run was forgotten; what has that name now was made by a write that came too late.
         while True:
             handle = await self._handle(client, job, world)
             while job.said < len(job.says):
@@ -171,7 +173,7 @@ class Driver:
         except RunEndedError as error:
             self._judge(error, job)
         except RunNotFoundError:
-            return job.is_forgotten_soon and self._is_known_to_have_ended(handle.id)
+            return job.is_forgotten_soon and self._watch.has_ended(handle.id)
         except AikiError:
             return False
         else:
@@ -184,7 +186,7 @@ class Driver:
         try:
             await handle.get()
         except RunNotFoundError:
-            return self._is_known_to_have_ended(handle.id)
+            return self._watch.has_ended(handle.id)
         except AikiError:
             pass  # Once more.
         return False

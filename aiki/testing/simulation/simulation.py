@@ -130,7 +130,7 @@ class _Simulation:
         self._jobs = jobs
         self._report = report
         self._profile = report.profile
-        self._driver = Driver(jobs, watch.complain, watch.has_ended)
+        self._driver = Driver(jobs, watch)
         self._rebuilds = 0
         self._wiped_at = 0.0
 

@@ -114,10 +114,18 @@ class InlineStore(SqliteStore):
         run = change.before or change.after
         closed = replace(run, base_seq=change.after.last_seq)
         for entry in change.journal:
-            await super().commit([RunChange(closed, closed, (entry,))])
+            await self._keep_alone(closed, entry)
         for entry in change.journal:
-            if await super().commit([RunChange(run, run, (entry,))]):
+            if not await self._keep_alone(run, entry):
                 break
+
+    async def _keep_alone(self, run: RunState, entry: JournalEntry) -> bool:
+        """Keep an entry without its run, and show it if it was kept: under the current dispatch it counts."""
+        alone = [RunChange(run, run, (entry,))]
+        is_kept = not await super().commit(alone)
+        if is_kept:
+            self.on_commit(alone, ())
+        return is_kept
 
 
 class StoreLink:
