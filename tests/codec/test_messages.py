@@ -294,7 +294,8 @@ def test_whoever_executes_an_order_can_say_what_came_of_it() -> None:
     assert messages.decode_events(messages.encode_events([finished])) == (finished,)
 
     for field in ("run_id", "incarnation", "task_id", "task"):
-        longer = messages.encode_command(replace(order, **{field: longest + "x"}))
+        changes: dict[str, Any] = {field: longest + "x"}
+        longer = messages.encode_command(replace(order, **changes))
         with pytest.raises(UndecodableError):
             messages.decode_command(longer)
 
