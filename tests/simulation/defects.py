@@ -189,8 +189,13 @@ DEFECTS = (
         (
             Change(
                 "aiki/engine/dispatching.py",
-                "    if run.last_seq > run.base_seq:\n        return 0\n",
-                "",
+                "    is_loss = run.holder is not None and run.last_seq <= run.base_seq",
+                "    is_loss = run.holder is not None",
+            ),
+            Change(
+                "aiki/engine/dispatching.py",
+                "    return 0 if run.last_seq > run.base_seq else run.recoveries",
+                "    return run.recoveries",
             ),
         ),
     ),
@@ -202,8 +207,8 @@ DEFECTS = (
         (
             Change(
                 "aiki/engine/dispatching.py",
-                "    return run.recoveries + 1 if run.holder is not None else run.recoveries",
-                "    return run.recoveries",
+                "    return _losses_so_far(run) + is_loss",
+                "    return _losses_so_far(run)",
             ),
         ),
     ),

@@ -26,7 +26,7 @@ from aiki.testing.simulation.ledger import Ledger, brief
 from aiki.testing.simulation.loop import running_process
 from aiki.testing.simulation.store import done_at_once
 from aiki.testing.simulation.workload import Job
-from aiki.testing.simulation.world import Member, World
+from aiki.testing.simulation.world import Member, Order, World
 
 __all__ = ["Watch"]
 
@@ -88,20 +88,26 @@ class Watch:
         if order is not None and context.task != "remote":
             facts = (context.run_id, context.idempotency_key, order.base_seq, self._world.loop.time(), str(process))
             self._executed.append(facts)
-            self._check_right_to(context.run_id, order.pair, member)
+            self._check_right_to(context.run_id, order, member)
             self._check_what_led_to(context, order.pair, member)
         if context.task == "poison" and not any(job.run_id == context.run_id and job.is_cured for job in self._jobs):
             self._world.loop.later(0.01, lambda: self._world.kill(member, after=0.5))
 
-    def _check_right_to(self, run_id: str, pair: Pair, member: Member) -> None:
+    def _check_right_to(self, run_id: str, order: Order, member: Member) -> None:
         """See that whoever was refused has stopped."""
-        account, now = self._ledger.accounts.get(run_id), self._world.loop.time()
-        if account is None or now - max(account.moved_at, member.stood_still_until + WAKING_SECONDS) < FENCED_SECONDS:
+        account = self._ledger.accounts.get(run_id)
+        if account is None:
+            return
+        # An orchestrator that was frozen may send an order long after another one has taken its place.
+        known_since = max(account.moved_at, order.at, member.stood_still_until + WAKING_SECONDS)
+        if self._world.loop.time() - known_since < FENCED_SECONDS:
             return
         run = account.run
-        is_holder = run.pair == pair and (run.holder is None or run.holder in _names(member))
+        is_holder = run.pair == order.pair and (run.holder is None or run.holder in _names(member))
         if run.status.is_final or not is_holder:
-            self.complain(f"run {run_id[-6:]}: {member.process} goes on with epoch {pair.epoch}, long after it lost it")
+            self.complain(
+                f"run {run_id[-6:]}: {member.process} goes on with epoch {order.pair.epoch}, long after it lost it"
+            )
 
     def _check_what_led_to(self, context: TaskContext, pair: Pair, member: Member) -> None:
         """See that, where one task follows the other, what came of those before is safe (rule 13)."""

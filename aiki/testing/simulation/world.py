@@ -16,7 +16,7 @@ from aiki.testing.simulation.loop import Process, SimulationLoop
 from aiki.testing.simulation.network import Link, Network
 from aiki.testing.simulation.store import InlineStore, StoreLink, done_at_once
 
-__all__ = ["START", "Member", "Role", "SimulatedClock", "World"]
+__all__ = ["START", "Member", "Order", "Role", "SimulatedClock", "World"]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -53,6 +53,8 @@ class Order:
     pair: Pair
     base_seq: int
     incarnation: str
+    at: float
+    """When it arrived."""
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +119,7 @@ class World:
         store = StoreLink(self.store, Link(self.network, process))
         store.is_away = lambda: self.is_store_away
         broker = SimulatedBroker(
-            self.hub, Link(self.network, process), on_order=lambda order: _note_order(member, order)
+            self.hub, Link(self.network, process), on_order=lambda order: _note_order(member, order, self.loop.time())
         )
         member = Member(name, role, process, broker, store, clock, generation=generation)
         self.members[name] = member
@@ -266,11 +268,11 @@ class World:
         self.network.say(member.process if member else "world", f"! {what}")
 
 
-def _note_order(member: Member, order: WorkerCommand) -> None:
+def _note_order(member: Member, order: WorkerCommand, now: float) -> None:
     """Note the order that *member* follows, and whose outcomes it therefore knows."""
     if not isinstance(order, ExecuteRun):
         return
-    known, new = member.orders.get(order.run_id), Order(order.pair, order.base_seq, order.incarnation)
+    known, new = member.orders.get(order.run_id), Order(order.pair, order.base_seq, order.incarnation, now)
     is_late = known is not None and known.incarnation == new.incarnation and known.pair.epoch > new.pair.epoch
     if not (is_late and order.run_id in member.parts["worker"].held_runs):  # That one would be handed back.
         member.orders[order.run_id] = new
