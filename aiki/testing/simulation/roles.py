@@ -129,6 +129,10 @@ class Driver:
         await asyncio.sleep(world.random.uniform(0, job.pause))
         try:
             await _SAYINGS[job.says[job.said][0]](handle, job.says[job.said][1])
+        except RunNotFoundError:
+            if job.is_forgotten_soon and self._watch.has_ended(handle.id):
+                job.said = len(job.says)  # It went on without, and nobody is there to hear it.
+            await asyncio.sleep(0.2)
         except AikiError:
             await asyncio.sleep(0.2)
         else:
