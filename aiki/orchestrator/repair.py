@@ -82,10 +82,9 @@ class RepairSweep:
         log.info("sweep.overdue_fired", count=len(events))
 
     async def _expire(self) -> None:
+        """Remove finished runs until none is left: of a full page, a sweep elsewhere may have removed some before."""
         now = self._clock.now()
-        removed = _EXPIRY_PAGE
-        while removed == _EXPIRY_PAGE:
-            removed = await self._patience.insist(lambda: self._store.expire(now=now, limit=_EXPIRY_PAGE))
+        while removed := await self._patience.insist(lambda: self._store.expire(now=now, limit=_EXPIRY_PAGE)):
             self._stats.runs_expired += removed
 
     async def _doubt_lost(self) -> None:
