@@ -130,10 +130,13 @@ class Watch:
 
     def _on_commit(self, changes: Sequence[RunChange], stale: Collection[str]) -> None:
         for change in changes:
-            if (change.journal or change.before is None) and self._is_over(change.after.run_id):
-                self.late.add(change.after.run_id)
-            is_new = change.after.run_id not in stale and self._ledger.note(change)
-            if is_new and self._world.network.is_traced:
+            run_id = change.after.run_id
+            is_late = self._is_over(run_id) and bool(change.journal or change.before is None)
+            if is_late:
+                self.late.add(run_id)
+            if run_id in stale or (is_late and change.before is not None):
+                continue  # What a write leaves behind of a run that is gone contradicts nothing.
+            if self._ledger.note(change) and self._world.network.is_traced:
                 self._world.network.say("store", brief(change.after))
 
     def _is_over(self, run_id: str) -> bool:
