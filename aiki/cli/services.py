@@ -65,9 +65,9 @@ async def _work(settings: Settings, app: App) -> int:
     return stop.exit_code
 
 
-# Runs come and go by reference counting; the collector mostly looks at what is still in use. Every 700 objects it took
-# an eighth of the CPU and paused for 20 ms and more, at this rate less than half of that (docs/decisions/0101).
-_COLLECT_EVERY = (2_000, 10, 10)
+# What a run was made of is taken apart by hand and goes by reference counting (docs/decisions/0101, 0103), so the
+# collector finds next to nothing, and every look at what is still in use is in vain.
+_COLLECT_EVERY = (10_000, 10, 10)
 
 
 def settle_down() -> None:

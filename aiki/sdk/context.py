@@ -60,6 +60,10 @@ class TaskContext:
         if self._on_heartbeat is not None:
             self._on_heartbeat(progress)
 
+    def finish(self) -> None:
+        """Note that the attempt is over: its heartbeats mean nothing from here on. Called by the worker."""
+        self._on_heartbeat = None
+
     def cancel(self) -> None:
         """Tell the task that nobody waits for it any more. Called by the worker."""
         self._is_cancelled = True

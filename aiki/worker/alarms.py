@@ -73,7 +73,16 @@ class Bell:
         if self._waiting is not None:
             self._waiting.cancel()
 
+    def take_down(self) -> None:
+        """Do not ring, now or ever: whoever would have heard it is held no longer."""
+        self.stop()
+        self._ring = _nobody
+
     def _over(self, waited: "asyncio.Future[None]") -> None:
         if waited is self._waiting and not waited.cancelled():
             self._moment = self._waiting = None
             self._ring()
+
+
+def _nobody() -> None:
+    """Hear nothing."""

@@ -77,10 +77,13 @@ class Attempt:
         """Execute the function and tell what came of it. Raises ``CancelledError`` only if ``cancel`` was called."""
         started_at = self._host.clock.now()
         self._beat_at = self._host.clock.monotonic()
-        if self._timeout is None and self._heartbeat_timeout is None:
-            outcome = await self._call()
-        else:
-            outcome = await self._call_within_limits()
+        try:
+            if self._timeout is None and self._heartbeat_timeout is None:
+                outcome = await self._call()
+            else:
+                outcome = await self._call_within_limits()
+        finally:
+            self._context.finish()
         ended_at = max(started_at, self._host.clock.now())
         if isinstance(outcome, BaseException):
             return Attempted(started_at, ended_at, error=outcome)

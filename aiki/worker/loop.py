@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
 from contextvars import Context
+from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
@@ -51,6 +52,26 @@ class Timekeeper(Protocol):
     def went_wrong(self, context: dict[str, Any]) -> None:
         """An exception that nobody looks at, as ``loop.call_exception_handler`` gets it."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopped(Timekeeper):
+    """The time of a loop that was discarded: it stands still."""
+
+    at: float
+
+    def time(self) -> float:
+        """Tell when it stopped."""
+        return self.at
+
+    def timer_set(self, handle: TimerHandle, delay: float) -> None:
+        """Nothing fires any more."""
+
+    def timer_cancelled(self, handle: TimerHandle) -> None:
+        """Nothing would have fired."""
+
+    def went_wrong(self, context: dict[str, Any]) -> None:
+        """Nobody looks any more."""
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -149,6 +170,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 _close(task.get_coro())
         self._tasks.clear()
         self._ready.clear()
+        # Two that hold each other would wait for the garbage collector, and all that hangs on them with them.
+        self._timekeeper = _Stopped(self._timekeeper.time())
 
     @property
     def is_discarded(self) -> bool:

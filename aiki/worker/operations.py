@@ -63,9 +63,14 @@ class Operation:
 
     def resolve(self, entry: JournalEntry) -> None:
         """End the operation with what is recorded."""
+        if (future := self.take_future()) is not None:
+            future.set_result(entry.payload)
+
+    def take_future(self) -> "Waiting | None":
+        """End the operation: give what somebody awaits, if it is open, and know it no longer."""
         self.is_over = True
-        if self.future is not None and not self.future.done():
-            self.future.set_result(entry.payload)
+        future, self.future = self.future, None
+        return None if future is None or future.done() else future
 
     def wait(self) -> Wait | None:
         """Tell what a suspended run has to wait for, or ``None`` where this could go on at once."""
@@ -91,9 +96,18 @@ class Waiting(WorkflowFuture[Any]):
         """Cancel it, and tell."""
         cancelled = super().cancel(msg)
         if cancelled:
-            self._operation.is_over = True
+            self._operation.take_future()
             self._on_cancel(self._operation)
         return cancelled
+
+    def let_go(self) -> None:
+        """Forget who waits and who would hear of it: the loop was discarded, and neither is there any more."""
+        self._on_cancel = _nobody
+        super().cancel()
+
+
+def _nobody(_operation: Operation) -> None:
+    """Hear nothing."""
 
 
 class TaskOperation(Operation):
@@ -130,13 +144,12 @@ class TaskOperation(Operation):
         if entry.kind is EntryKind.TASK_COMPLETED:
             super().resolve(entry)
             return
-        self.is_over = True
-        if self.future is not None and not self.future.done():
+        if (future := self.take_future()) is not None:
             assert entry.failure is not None
             error = TaskFailedError(
                 self.task.name, attempts=entry.attempt or 1, failure=entry.failure, operation=self.id
             )
-            self.future.set_exception(error)
+            future.set_exception(error)
 
     def wait(self) -> Wait | None:
         """Wait for the other worker, or for the next attempt."""
@@ -174,11 +187,10 @@ class ChildOperation(Operation):
         if entry.kind is EntryKind.CHILD_COMPLETED:
             super().resolve(entry)
             return
-        self.is_over = True
-        if self.future is not None and not self.future.done():
+        if (future := self.take_future()) is not None:
             assert entry.failure is not None
             error = ChildFailedError(self.workflow.name, self.child_id or "", failure=entry.failure, operation=self.id)
-            self.future.set_exception(error)
+            future.set_exception(error)
 
     def wait(self) -> Wait | None:
         """Wait for the child to end."""

@@ -184,6 +184,9 @@ class Replay(RunDriver, Timekeeper):
     def discard(self) -> None:
         """Throw the workflow away, unnoticed by its code."""
         self.loop.discard()
+        for operation in self.pending.values():
+            if (future := operation.take_future()) is not None:
+                future.let_go()
         self.pending.clear()
 
     # -- what the workflow asks for --------------------------------------------------------------

@@ -98,10 +98,16 @@ class Workbench:
         """Stop all attempts, and wait for them a while."""
         running = [task for _, task in self._attempts.values()]
         self.cut_off()
-        self._patience.stop()
+        self._patience.take_down()
         if running:
             _, stubborn = await asyncio.wait(running, timeout=STOP_SECONDS)
             _report(stubborn)
+        # What ends from here on concerns nobody, and nobody is held for it.
+        self._on_end = self._on_change = self._on_trouble = _ignore
+
+
+def _ignore(*_news: object) -> None:
+    """Hear nothing."""
 
 
 def _report(stubborn: "Iterable[asyncio.Task[Attempted]]") -> None:
