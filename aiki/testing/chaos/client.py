@@ -141,12 +141,14 @@ class _Load:
     async def _enqueue(self, job: Job) -> Handle[Any] | None:
         wanted = _with_options(job)
         while True:
+            asked_at = time.time()
             try:
                 handle = await wanted.enqueue(self._client, *job.arguments)
             except AcceptanceTimeoutError as error:
                 if job.is_keyed or error.run_id is None:
                     continue
-                self._recorder.write("accepted", run_id=error.run_id, is_stored=False)
+                # The broker took it soon after it was asked to, and may have been wiped since.
+                self._recorder.write("accepted", at=asked_at, run_id=error.run_id, is_stored=False)
                 return self._client.handle(error.run_id, job.workflow)
             except EnqueueTimeoutError as error:
                 if job.is_keyed:
