@@ -131,7 +131,7 @@ class Watch:
     def _on_commit(self, changes: Sequence[RunChange], stale: Collection[str]) -> None:
         for change in changes:
             run_id = change.after.run_id
-            is_late = self._is_over(run_id) and bool(change.journal or change.before is None)
+            is_late = self.is_over(run_id) and bool(change.journal or change.before is None)
             if is_late:
                 self.late.add(run_id)
             if run_id in stale or (is_late and change.before is not None):
@@ -139,8 +139,8 @@ class Watch:
             if self._ledger.note(change) and self._world.network.is_traced:
                 self._world.network.say("store", brief(change.after))
 
-    def _is_over(self, run_id: str) -> bool:
-        """Whether a run may be gone already: retentions are shorter here than what some writes take."""
+    def is_over(self, run_id: str) -> bool:
+        """Tell whether a run may be gone already: retentions are shorter here than what some writes take."""
         account = self._ledger.accounts.get(run_id)
         expires_at = None if account is None else account.run.expires_at
         return expires_at is not None and expires_at < self._world.clock.now()

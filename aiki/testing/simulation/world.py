@@ -23,6 +23,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 # A broker notices that somebody is silent after two to three heartbeats of ten seconds.
 SILENCE_NOTICED = (20.0, 30.0)
 
+# What arrives within a millisecond is looked at together, in the order of its coming.
+AT_ONCE = 0.001
+
 
 class SimulatedClock(Clock):
     """A machine's own time, which may be wrong."""
@@ -274,5 +277,6 @@ def _note_order(member: Member, order: WorkerCommand, now: float) -> None:
         return
     known, new = member.orders.get(order.run_id), Order(order.pair, order.base_seq, order.incarnation, now)
     is_late = known is not None and known.incarnation == new.incarnation and known.pair.epoch > new.pair.epoch
-    if not (is_late and order.run_id in member.parts["worker"].held_runs):  # That one would be handed back.
-        member.orders[order.run_id] = new
+    if known is not None and is_late and (order.run_id in member.parts["worker"].held_runs or now - known.at < AT_ONCE):
+        return  # It is handed back. What arrived at the same time is held by the time that this one is looked at.
+    member.orders[order.run_id] = new
