@@ -68,6 +68,7 @@ class Watch:
         self.late: set[str] = set()
         """Runs of which something was written when they may have been gone."""
         self._told: Counter[tuple[Pair, str]] = Counter()
+        self._cancellations: set[str] = set()
 
     def complain(self, what: str) -> None:
         """Note that something is wrong."""
@@ -149,6 +150,8 @@ class Watch:
         """See that what the broker forgets because an orchestrator has it is stored."""
         for body in bodies:
             for event in body if isinstance(body, tuple) else ():
+                if isinstance(event, CancelRequested):
+                    self._cancellations.add(event.id)
                 if not self._is_kept(event):
                     self.complain(f"run {event.run_id[-6:]}: {event.type} was acknowledged, and is not stored: {event}")
 
@@ -185,6 +188,11 @@ class Watch:
         """Whether it was written of a run that it ended; it may be gone since."""
         account = self._ledger.accounts.get(run_id)
         return account is not None and account.run.status.is_final
+
+    def was_cancelled_in_vain(self, run_id: str | None) -> bool:
+        """Whether a run was opened again after all its cancellations: the last word counts."""
+        account = self._ledger.accounts.get(run_id or "")
+        return account is not None and account.was_cancelled_in_vain(self._cancellations)
 
     def check_journals(self) -> None:
         """See that what was learnt was learnt once, in order, and was not done again."""

@@ -43,6 +43,8 @@ class Account:
     """Dispatches in a row between which nothing changed but the dispatch."""
     moved_at: float = 0.0
     """When it was last decided who may execute it."""
+    outdated: set[str] = field(default_factory=set)
+    """What clients had said by the time that it was opened again, which says the opposite of a cancellation."""
 
     @property
     def end(self) -> int:
@@ -57,6 +59,12 @@ class Account:
         """Whether anything was recorded under the current dispatch but what time it is."""
         epoch = self.run.pair.epoch
         return any(entry.epoch == epoch and entry.kind is not EntryKind.CLOCK for entry in self.recorded.values())
+
+    def was_cancelled_in_vain(self, cancellations: set[str]) -> bool:
+        """Whether those of *cancellations* that were counted are outdated, and none was recorded, which would stay."""
+        counted = cancellations.intersection(self.run.seen)
+        is_recorded = any(entry.kind is EntryKind.CANCEL_REQUESTED for entry in self.recorded.values())
+        return bool(counted) and counted <= self.outdated and not is_recorded
 
 
 class Ledger:
@@ -118,6 +126,8 @@ class Ledger:
             self._complain(f"{where}: {what}")
         if before.pair != after.pair:
             self._note_dispatch(account, after, where)
+        if before.status.is_final and not after.status.is_final:
+            account.outdated.update(before.seen)
         self._note_holder(account, after, where)
         if after.status is RunStatus.DEAD_LETTERED and before.status is not RunStatus.DEAD_LETTERED:
             self._check_burial(account, after, where)

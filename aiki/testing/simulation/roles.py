@@ -172,7 +172,7 @@ class Driver:
             return job.is_forgotten_soon and await self._is_forgotten(handle)
         except RunDeadLetteredError:
             run = await self._redriven(client, handle, job)
-            if run is not None and not _was_right(run, job):
+            if run is not None and not self._was_right(run, job):
                 self._complain(f"job {job.number} was redriven, and ended {run.status} with {run.result!r}")
         except RunEndedError as error:
             self._judge(error, job)
@@ -181,7 +181,7 @@ class Driver:
         except AikiError:
             return False
         else:
-            if job.fails or not job.is_right(result):
+            if job.fails or not self._is_right(result, job):
                 self._complain(f"job {job.number} ({job.workflow.name}) ended with {result!r}")
         return True
 
@@ -202,6 +202,17 @@ class Driver:
         if isinstance(error, RunCancelledError) and job.ends_cancelled:
             return  # Whether it had begun is seen from what it recorded.
         self._complain(f"job {job.number} ({job.workflow.name}) ended: {error!r}")
+
+    def _is_right(self, result: Any, job: Job) -> bool:
+        return job.is_right(result, in_vain=self._watch.was_cancelled_in_vain(job.run_id))
+
+    def _was_right(self, run: RunState, job: Job) -> bool:
+        """Whether a run that was buried and redriven ended as it had to."""
+        if run.status is RunStatus.FAILED:
+            return job.fails
+        if run.status is RunStatus.CANCELLED:
+            return job.ends_cancelled
+        return run.status is RunStatus.COMPLETED and self._is_right(json.loads(run.result or "null"), job)
 
     async def _redriven(self, client: Client, handle: Handle[Any], job: Job) -> RunState | None:
         """Look into a run that was buried, let it go on until it ends in another way, and tell how it ended."""
@@ -238,15 +249,6 @@ def _patience(job: Job) -> float | None:
     if job.is_unsure and ("resume", None) in job.says:
         return 20.0  # A pause of which nobody knows whether it arrived may come at any time, and be meant.
     return FROZEN_SECONDS if job.is_forgotten_soon else None
-
-
-def _was_right(run: RunState, job: Job) -> bool:
-    """Whether a run that was buried and redriven ended as it had to."""
-    if run.status is RunStatus.FAILED:
-        return job.fails
-    if run.status is RunStatus.CANCELLED:
-        return job.ends_cancelled
-    return run.status is RunStatus.COMPLETED and job.is_right(json.loads(run.result or "null"))
 
 
 _SAYINGS: dict[str, Callable[[Handle[Any], Any], Awaitable[None]]] = {

@@ -19,6 +19,9 @@ __all__ = ["ELSEWHERE", "TASKS", "WORKFLOWS", "Job", "draw_jobs", "recorder"]
 ELSEWHERE = "elsewhere"
 """The queue of the tasks that other workers execute."""
 
+NOT_CANCELLED = "not cancelled"
+"""What comes of a run that was to be cancelled if nobody cancels it."""
+
 recorder: ContextVar[Callable[[TaskContext], None]] = ContextVar("recorder", default=lambda context: None)
 """Who is told of each attempt that begins."""
 
@@ -228,7 +231,7 @@ async def cancellable(run: Run) -> str:
         await double.run(run, 3)
         await asyncio.sleep(0.4)
         return "clean"
-    return "not cancelled"
+    return NOT_CANCELLED
 
 
 @workflow(version="1")
@@ -323,8 +326,10 @@ class Job:
         """Whether nothing more is wanted of it."""
         return bool(self.heard) and not self.again
 
-    def is_right(self, result: Any) -> bool:
-        """Whether *result* is what has to come of it."""
+    def is_right(self, result: Any, *, in_vain: bool) -> bool:
+        """Whether *result* is what has to come of it, or may if its cancellation was *in vain*."""
+        if in_vain and result == NOT_CANCELLED:
+            return self.ends_cancelled
         return self.fits(result) or (self.is_unsure and result in _OTHER_WORDS)
 
 

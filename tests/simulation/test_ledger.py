@@ -1,0 +1,107 @@
+"""What the ledger knows of a run beyond what was last written of it."""
+
+from aiki.engine.decide import decide
+from aiki.engine.events import CancelRequested, Event, RetryRequested
+from aiki.engine.journal import EntryKind
+from aiki.engine.state import RunState
+from aiki.engine.status import RunStatus
+from aiki.ports.store import RunChange
+from aiki.testing.builders import T0, a_moment, appended, entry, orphaned, requested, started
+from aiki.testing.simulation.ledger import Account, Ledger
+
+
+class Story:
+    """What happens to one run that may lose no worker, with a ledger beside it."""
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+        self._ledger = Ledger(self.complaints.append, lambda: 0.0)
+        self._run: RunState | None = None
+        self.tell(requested("run-1", recoveries_max=0))
+        self.tell(started(self.run))
+        self.tell(appended(self.run))
+
+    @property
+    def run(self) -> RunState:
+        assert self._run is not None
+        return self._run
+
+    @property
+    def account(self) -> Account:
+        return self._ledger.accounts["run-1"]
+
+    def tell(self, event: Event) -> None:
+        decision = decide(self._run, event, a_moment())
+        assert decision.run is not None
+        change = RunChange.between(self._run, decision.run, decision.journal)
+        self._ledger.note(change)
+        self._run = change.after
+
+    def cancel(self, number: int) -> None:
+        self.tell(CancelRequested(id=f"cancel-{number}", run_id="run-1", at=T0))
+
+    def lose(self) -> None:
+        """Lose the worker, and the next one, which learns nothing."""
+        while not self.run.status.is_final:
+            self.tell(orphaned(self.run))
+            if not self.run.status.is_final:
+                self.tell(started(self.run))
+        assert self.run.status is RunStatus.DEAD_LETTERED
+
+    def redrive(self) -> None:
+        self.tell(RetryRequested(id="retry-1", run_id="run-1", at=T0))
+        self.tell(started(self.run))
+
+    def was_cancelled_in_vain(self) -> bool:
+        assert self.complaints == []
+        return self.account.was_cancelled_in_vain({"cancel-1", "cancel-2"})
+
+
+def test_a_run_that_is_redriven_was_cancelled_in_vain_before_and_after_it_was_buried() -> None:
+    early, late = Story(), Story()
+
+    early.cancel(1)
+    early.lose()
+    early.redrive()
+    late.lose()
+    late.cancel(1)
+    late.redrive()
+
+    assert early.was_cancelled_in_vain()
+    assert late.was_cancelled_in_vain()
+
+
+def test_a_cancellation_counts_unless_the_run_is_opened_again() -> None:
+    held, buried, never = Story(), Story(), Story()
+
+    held.cancel(1)
+    buried.cancel(1)
+    buried.lose()
+    never.lose()
+    never.redrive()
+
+    assert not held.was_cancelled_in_vain()
+    assert not buried.was_cancelled_in_vain()
+    assert not never.was_cancelled_in_vain()
+
+
+def test_a_cancellation_that_is_asked_for_after_the_redrive_counts() -> None:
+    story = Story()
+
+    story.cancel(1)
+    story.lose()
+    story.redrive()
+    story.cancel(2)
+
+    assert not story.was_cancelled_in_vain()
+
+
+def test_a_cancellation_that_was_recorded_counts_after_a_redrive_too() -> None:
+    story = Story()
+
+    story.cancel(1)
+    story.tell(appended(story.run, entry(story.run, kind=EntryKind.CANCEL_REQUESTED, source="cancel-1", payload=None)))
+    story.lose()
+    story.redrive()
+
+    assert not story.was_cancelled_in_vain()
