@@ -67,6 +67,8 @@ class Watch:
         self._begun: dict[tuple[Pair, str], set[str]] = {}
         self.late: set[str] = set()
         """Runs of which something was written when they may have been gone."""
+        self.taken_at: dict[str, float] = {}
+        """When the broker last took a client's request for a run; the client may have heard of it much later."""
         self._told: Counter[tuple[Pair, str]] = Counter()
         self._cancellations: set[str] = set()
 
@@ -123,6 +125,8 @@ class Watch:
 
     def _on_put(self, value: Any) -> None:
         for event in value if isinstance(value, tuple) else ():
+            if isinstance(event, RunRequested):
+                self.taken_at[event.run_id] = self._world.loop.time()
             if isinstance(event, RunStarted):
                 self._ledger.started.add(event.pair)
             if isinstance(event, JournalAppended):

@@ -103,6 +103,7 @@ class Driver:
 
     async def role(self, world: World, member: Member) -> None:
         """Be the process of a client; a new one goes on where the old one was."""
+        member.broker.on_put = lambda value: world.on_put(value)  # noqa: PLW0108 - as with a worker
         async with Client(member.broker, clock=member.clock, name=member.name, timeout=5.0) as client:
             member.parts["client"] = client
             await asyncio.gather(*(self._drive(client, job, world) for job in self.jobs))
@@ -113,7 +114,7 @@ class Driver:
         if job.is_over and job.run_id in self._watch.late:
             return  # Its run was forgotten; what has that name now was made by a write that came too late.
         while True:
-            handle = await self._handle(client, job, world)
+            handle = await self._handle(client, job)
             while job.said < len(job.says):
                 await self._say(handle, job, world)
             await self._hear(client, handle, job)
@@ -139,7 +140,7 @@ class Driver:
             job.said += 1
             job.is_saying = False
 
-    async def _handle(self, client: Client, job: Job, world: World) -> Handle[Any]:
+    async def _handle(self, client: Client, job: Job) -> Handle[Any]:
         if job.run_id is not None:
             return client.handle(job.run_id, job.workflow)
         wanted = _with_options(job.workflow, tuple(job.options.items()))
@@ -151,7 +152,7 @@ class Driver:
             except AikiError as error:
                 self._complain(f"job {job.number} was refused: {error!r}")
                 await asyncio.Future()
-            job.run_id, job.accepted_at = handle.id, world.loop.time()
+            job.run_id = handle.id
             job.is_stored = "idempotency_key" in job.options or "confirm" in job.options
             return handle
 

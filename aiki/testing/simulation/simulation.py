@@ -45,9 +45,6 @@ SETTLING_SECONDS = 120.0
 # How often a sweep is made where runs expire within a simulation.
 KEEPING_CLEAN_SECONDS = 3.0
 
-# So long an answer of the broker may be under way, at most.
-ANSWER_SECONDS = 0.1
-
 NEVER = 1e9
 
 # What is said at this level, and is no fault of the code.
@@ -215,7 +212,7 @@ class _Simulation:
         for job in self._jobs:
             if job.run_id is not None and job.run_id not in stored:
                 # What the broker had confirmed and nobody had stored was lost with it; that, and nothing else.
-                if job.is_stored or job.accepted_at > self._wiped_at + ANSWER_SECONDS:
+                if job.is_stored or self._watch.taken_at[job.run_id] > self._wiped_at:
                     self._watch.complain(f"job {job.number} was accepted, and is lost")
                 job.run_id = None
             if not job.is_over:

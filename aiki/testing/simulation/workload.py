@@ -297,7 +297,6 @@ class Job:
 
     run_id: str | None = None
     """Set once the run was accepted."""
-    accepted_at: float = 0.0
     is_stored: bool = False
     """The client knows that it was stored, not only that the broker has it."""
     is_saying: bool = False
