@@ -105,3 +105,26 @@ def test_a_cancellation_that_was_recorded_counts_after_a_redrive_too() -> None:
     story.redrive()
 
     assert not story.was_cancelled_in_vain()
+
+
+def test_what_another_late_write_made_of_a_run_that_is_made_anew_is_taken_as_it_is() -> None:
+    complaints: list[str] = []
+    ledger, request = Ledger(complaints.append, lambda: 0.0), requested("run-1")
+    earlier, later = _changed(None, request), _changed(None, request)
+    began, went_on = (_changed(made.after, started(made.after)) for made in (earlier, later))
+
+    ledger.note(later)
+
+    assert not ledger.is_of_another(went_on)
+    assert ledger.is_of_another(began)
+
+    ledger.begin_anew(began.after, [])
+    ledger.note(_changed(began.after, orphaned(began.after)))
+
+    assert complaints == []
+
+
+def _changed(before: RunState | None, event: Event) -> RunChange:
+    decision = decide(before, event, a_moment())
+    assert decision.run is not None
+    return RunChange.between(before, decision.run, decision.journal)

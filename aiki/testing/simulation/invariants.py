@@ -141,8 +141,17 @@ class Watch:
                 self.late.add(run_id)
             if run_id in stale or (is_late and change.before is not None):
                 continue  # What a write leaves behind of a run that is gone contradicts nothing.
-            if self._ledger.note(change) and self._world.network.is_traced:
+            if run_id in self.late and self._ledger.is_of_another(change):
+                self._begin_anew(run_id)
+            elif self._ledger.note(change) and self._world.network.is_traced:
                 self._world.network.say("store", brief(change.after))
+
+    def _begin_anew(self, run_id: str) -> None:
+        """Take a run for what the store has of it now."""
+        store = self._world.store
+        run = done_at_once(store.load([run_id])).get(run_id)
+        if run is not None:  # By a clock that is ahead it may have expired once more.
+            self._ledger.begin_anew(run, done_at_once(store.journal(run)))
 
     def is_over(self, run_id: str) -> bool:
         """Tell whether a run may be gone already: retentions are shorter here than what some writes take."""

@@ -5,7 +5,7 @@ what was recorded once, who was bound to which dispatch, and when that was decid
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aiki.engine.journal import EntryKind, JournalEntry
@@ -84,6 +84,23 @@ class Ledger:
         if change.journal and account is not None:
             self._note_entries(account, change)
         return change.writes_run and self._note_run(account, change.after)
+
+    def is_of_another(self, change: RunChange) -> bool:
+        """Whether a change was meant for an earlier run that the same request had made, and hit the later one.
+
+        The earlier one had expired when a write that came too late made the later one. Where both are of
+        one revision, the store cannot tell them apart.
+        """
+        account, before = self.accounts.get(change.after.run_id), change.before
+        if account is None or before is None or before.pair == account.run.pair:
+            return False
+        run = account.run
+        return (before.incarnation, before.revision) == (run.incarnation, run.revision)
+
+    def begin_anew(self, run: RunState, entries: Sequence[JournalEntry]) -> None:
+        """Take a run for what it is now, with *entries* as what counts of its journal."""
+        recorded = {entry.seq: entry for entry in entries}
+        self.accounts[run.run_id] = Account(run, {run.revision: run}, recorded, moved_at=self._time())
 
     # -- what was learnt -------------------------------------------------------------------------
 
