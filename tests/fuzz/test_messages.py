@@ -110,7 +110,7 @@ def test_a_dead_letter_of_a_huge_message_takes_little_more_memory_than_it_keeps(
 
 
 LIMITS = [
-    ("id", 255),
+    ("id", 1024),
     ("run_id", 255),
     ("incarnation", 255),
     ("workflow", 255),

@@ -176,7 +176,7 @@ class ServerNode(ABC):
     def freeze(self) -> None:
         """Hold the process (SIGSTOP): its connections stay open and nobody answers."""
         if (process := self.process) is not None:
-            process.send(signal.SIGSTOP)
+            process.freeze()
 
     def thaw(self) -> None:
         """Let a frozen process go on."""

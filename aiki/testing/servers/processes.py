@@ -25,6 +25,9 @@ GUARD = Path(__file__).with_name("guard.py")
 STATE_FIELD = 3 - 3
 START_TIME_FIELD = 22 - 3
 
+# What a process whose threads are all busy may take to stand still.
+STOPPING_SECONDS = 5.0
+
 # Python ignores SIGPIPE, and an ignored signal stays ignored in the programs that one starts.
 SIGNALS_AS_USUAL = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -82,6 +85,18 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def freeze(self) -> None:
+        """Hold the process (SIGSTOP), and wait until all of its threads stand still: busy ones do a little more."""
+        self.send(signal.SIGSTOP)
+        deadline = time.monotonic() + STOPPING_SECONDS
+        while self.is_running and not self._stands_still() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _stands_still(self) -> bool:
+        with contextlib.suppress(OSError):
+            return all(_stat(self.pid, thread)[0] in "TtZX" for thread in os.listdir(f"/proc/{self.pid}/task"))
+        return False  # A thread ended while it was looked at.
+
     def kill(self) -> None:
         """End the process and its own children at once, whatever they are doing, and wait for it."""
         if self.is_running:
@@ -109,9 +124,10 @@ class ServerProcess:
         return True
 
 
-def _stat(pid: int) -> tuple[str, int]:
-    """The state of a process, and when it started, in clock ticks since the machine did."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()
+def _stat(pid: int, thread: str | None = None) -> tuple[str, int]:
+    """The state of a process or of one *thread*, and when it started, in clock ticks since the machine did."""
+    path = f"/proc/{pid}/stat" if thread is None else f"/proc/{pid}/task/{thread}/stat"
+    fields = Path(path).read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()
     return fields[STATE_FIELD], int(fields[START_TIME_FIELD])
 
 
