@@ -65,7 +65,7 @@ async def _work(settings: Settings, app: App) -> int:
     return stop.exit_code
 
 
-# What a run was made of is taken apart by hand and goes by reference counting (docs/decisions/0101, 0103), so the
+# What a run was made of is taken apart by hand and goes by reference counting (docs/decisions/0101), so the
 # collector finds next to nothing, and every look at what is still in use is in vain.
 _COLLECT_EVERY = (10_000, 10, 10)
 

@@ -139,7 +139,7 @@ class Machine:
     async def _clean_up(self) -> None:
         self._is_ending = True
         self._replay.discard()
-        # Taken apart by hand: the garbage collector would need a tenth of the time that a short run takes.
+        # Taken apart by hand: the garbage collector would need a fifth of what a short run takes here.
         self._bell.take_down()
         self._grace.take_down()
         if self._publishing is not None:
