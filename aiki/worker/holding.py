@@ -170,7 +170,7 @@ class HeldRun:
         await self._slots.acquire()
         try:
             await self._surroundings.gate.enter(alone=self.command.alone)
-        except BaseException:
+        except BaseException:  # Called off, or out of patience: the slot was ours already.
             self._slots.release()
             raise
 

@@ -34,6 +34,13 @@ async def a_lost_run(world: World, **changes: Any) -> RunState:
     return await keep(world, a_run(**changes))
 
 
+def assert_dispatched_again(world: World, lost: Any) -> None:
+    (order,) = world.hub.ready(QUEUE)
+    assert isinstance(order, ExecuteRun)
+    assert order.pair.epoch == lost.pair.epoch + 1
+    assert order.recovered
+
+
 class CountingStore:
     """A store that counts how often it is asked for runs."""
 
@@ -110,10 +117,7 @@ async def test_a_run_whose_order_was_lost_with_its_queue_is_dispatched_again(wor
 
     await world.until(lambda: world.hub.ready(QUEUE), step=5.0)
 
-    (order,) = world.hub.ready(QUEUE)
-    assert isinstance(order, ExecuteRun)
-    assert order.pair.epoch == lost.pair.epoch + 1
-    assert order.recovered
+    assert_dispatched_again(world, lost)
     assert orchestrator.stats.dispatches_doubted == 1
 
 
@@ -249,10 +253,7 @@ class TestRunsThatAreHeld:
 
         await world.until(lambda: world.hub.ready(QUEUE), step=5.0)
 
-        (order,) = world.hub.ready(QUEUE)
-        assert isinstance(order, ExecuteRun)
-        assert order.pair.epoch == lost.pair.epoch + 1
-        assert order.recovered
+        assert_dispatched_again(world, lost)
         assert orchestrator.stats.dispatches_doubted == 1
 
     async def test_a_holder_that_is_there_is_asked_and_nobody_speaks_for_it(self, world: World) -> None:

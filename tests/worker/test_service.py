@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from aiki.engine.status import RunStatus
 from aiki.errors import ClientClosedError, ConfigurationError, DuplicateNameError, RunFailedError, RunTimeoutError
 from aiki.sdk.client import Client
 from aiki.sdk.run import Run
-from aiki.sdk.task import task
+from aiki.sdk.task import Task, task
 from aiki.sdk.workflow import Workflow, workflow
 from aiki.worker.service import Worker
 from tests.sdk.support import SOON, Engine, an_engine, eventually, published
@@ -86,6 +86,26 @@ async def a_worker(engine: Engine, *workflows: Workflow[..., Any], **options: An
 
 def cut_off(engine: Engine, worker: Worker) -> None:
     engine.hub.disconnect(worker._surroundings.broker)  # type: ignore[arg-type]
+
+
+@contextmanager
+def isolated(engine: Engine, worker: Worker) -> Iterator[None]:
+    """Keep the worker from its broker meanwhile."""
+    broker = worker._surroundings.broker
+    assert isinstance(broker, MemoryBroker)
+    engine.hub.isolate(broker)
+    yield
+    engine.hub.rejoin(broker)
+
+
+def calling(called: Task[[], str]) -> Workflow[[], str]:
+    """Make a workflow that does nothing but await one task."""
+
+    @workflow(name="drawing")
+    async def drawing(run: Run) -> str:
+        return await called.run(run)
+
+    return drawing
 
 
 async def a_command(engine: Engine, client: Client, target: Workflow[..., Any], *arguments: Any) -> ExecuteRun:
@@ -252,10 +272,9 @@ async def test_what_the_broker_lost_with_the_connection_of_its_holder_is_asked_f
         handle = await shop.holding.enqueue(client, "a")
         await eventually(lambda: shop.begun)
 
-        engine.hub.isolate(worker._surroundings.broker)  # type: ignore[arg-type]
-        await eventually(lambda: not worker.held_runs)
-        engine.hub.commands(shop.holding.queue).clear()
-        engine.hub.rejoin(worker._surroundings.broker)  # type: ignore[arg-type]
+        with isolated(engine, worker):
+            await eventually(lambda: not worker.held_runs)
+            engine.hub.commands(shop.holding.queue).clear()
         shop.open.set()
 
         assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2", "a-3"]
@@ -316,12 +335,10 @@ async def test_a_worker_that_is_cut_off_stops_what_it_executes_though_nobody_tel
         await shop.holding.enqueue(client, "a")
         await eventually(lambda: shop.begun)
 
-        engine.hub.isolate(worker._surroundings.broker)  # type: ignore[arg-type]
-
-        await eventually(lambda: not worker.held_runs)
-        assert shop.stopped == 1
-        assert len(engine.hub.ready("holding@1.0.0")) == 1
-        engine.hub.rejoin(worker._surroundings.broker)  # type: ignore[arg-type]
+        with isolated(engine, worker):
+            await eventually(lambda: not worker.held_runs)
+            assert shop.stopped == 1
+            assert len(engine.hub.ready("holding@1.0.0")) == 1
         shop.open.set()
 
 
@@ -537,9 +554,7 @@ async def test_a_remote_task_whose_worker_died_is_executed_again() -> None:
             await asyncio.Event().wait()
         return "done"
 
-    @workflow
-    async def drawing(run: Run) -> str:
-        return await render.run(run)
+    drawing = calling(render)
 
     async with an_engine() as engine, a_worker(engine, drawing), a_worker(engine, tasks=[render]) as renderer:
         client = await engine.client()
@@ -561,9 +576,7 @@ async def test_a_worker_that_stops_ends_its_task_though_its_order_went_with_the_
         await go_on.wait()
         return "done"
 
-    @workflow
-    async def drawing(run: Run) -> str:
-        return await render.run(run)
+    drawing = calling(render)
 
     async with an_engine() as engine, a_worker(engine, drawing), a_worker(engine, tasks=[render]) as renderer:
         client = await engine.client()

@@ -90,7 +90,7 @@ class ServerProcess:
         self.send(signal.SIGSTOP)
         deadline = time.monotonic() + STOPPING_SECONDS
         while self.is_running and not self._stands_still() and time.monotonic() < deadline:
-            time.sleep(0.001)
+            time.sleep(0.001)  # Nothing tells that another process has stopped, if it is not our child.
 
     def _stands_still(self) -> bool:
         with contextlib.suppress(OSError):

@@ -98,7 +98,7 @@ class Database:
                 return
             try:
                 outcome = call(connection)
-            except BaseException as error:  # noqa: BLE001 - Raised by whoever awaits it.
+            except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
                 loop.call_soon_threadsafe(_fail, done, error)
             else:
                 loop.call_soon_threadsafe(_finish, done, outcome)
