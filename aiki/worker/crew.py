@@ -1,7 +1,7 @@
 """The crew: everything that a worker executes right now, each in an asyncio task of its own."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -44,6 +44,11 @@ class Crew:
     def held_runs(self) -> tuple[str, ...]:
         """The ids of the runs that are held."""
         return tuple(self._held)
+
+    @property
+    def orders(self) -> Mapping[str, ExecuteRun]:
+        """The orders of the runs that are held, by run id. What has arrived and was not looked at yet is not there."""
+        return {run_id: held.command for run_id, held in self._held.items()}
 
     @property
     def leased(self) -> int:

@@ -10,13 +10,14 @@ import os
 import random
 import re
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, cast
 from uuid import uuid4
 
+from aiki.engine.commands import ExecuteRun
 from aiki.engine.queries import ReportPresence
 from aiki.errors import BrokerError, ClientClosedError, ConfigurationError
 from aiki.observability.logs import get_logger
@@ -112,6 +113,11 @@ class Worker:
     def held_runs(self) -> tuple[str, ...]:
         """The ids of the runs that it holds right now."""
         return self._crew.held_runs
+
+    @property
+    def orders(self) -> Mapping[str, ExecuteRun]:
+        """The orders that it follows right now, by the ids of their runs."""
+        return self._crew.orders
 
     async def __aenter__(self) -> Self:
         """Start, see ``start``."""

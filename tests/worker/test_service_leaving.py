@@ -276,7 +276,7 @@ async def test_a_leased_run_keeps_its_slot_so_the_broker_does_not_fill_it() -> N
         await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
         ready = lease.engine.hub.ready("working@1.0.0")
         broker = await lease.engine.connected()
-        command = lease.worker._crew._held[lease.worker.held_runs[0]].command
+        (command,) = lease.worker.orders.values()
         await broker.send([replace(command, run_id="another")], timeout=SOON)
         await lease.clock.advance(0)
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from aiki.engine.commands import ExecuteRun
 from aiki.engine.events import (
     CancelRequested,
     Event,
@@ -28,7 +29,7 @@ from aiki.testing.simulation.store import done_at_once
 from aiki.testing.simulation.workload import Job
 from aiki.testing.simulation.world import Member, Order, World
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "followed"]
 
 _OUTCOMES = frozenset(
     {
@@ -86,7 +87,7 @@ class Watch:
             return
         self.executions += 1
         member = next(member for member in self._world.members.values() if member.process is process)
-        order = member.orders.get(context.run_id)
+        order = followed(member.orders.get(context.run_id), member.parts["worker"].orders.get(context.run_id))
         self._world.network.say(process, f"executes {context.task} of {context.run_id[-6:]}, attempt {context.attempt}")
         if order is not None and context.task != "remote":
             facts = (context.run_id, context.idempotency_key, order.base_seq, self._world.loop.time(), str(process))
@@ -316,6 +317,16 @@ class Watch:
                 yield f"a dead letter: {stored.letter.reason}: {stored.letter.detail}"
         for run_id in self._ledger.buried - about:
             yield f"run {run_id[-6:]} was buried, and there is no letter"
+
+
+def followed(arrived: Order | None, held: ExecuteRun | None) -> Order | None:
+    """Tell which order of a run a worker follows: the last that has *arrived*, once it has looked at it.
+
+    What arrives while it is frozen it has not seen when it thaws, and may be taken from it before it does.
+    """
+    if arrived is None or held is None or held.pair == arrived.pair:
+        return arrived
+    return Order(held.pair, held.base_seq, held.incarnation, arrived.at)
 
 
 def _names(member: Member) -> Collection[str]:
