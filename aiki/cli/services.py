@@ -93,5 +93,6 @@ def rebuild(yes: bool, as_json: bool) -> None:
     else:
         remark(
             f"{report.unfinished} unfinished runs: {report.dispatched} dispatched again, "
-            f"{report.timers} overdue wake-ups and {report.outcomes} outcomes of child runs sent"
+            f"{report.timers} overdue wake-ups, {report.outcomes} outcomes of child runs "
+            f"and {report.letters} dead letters or redrives sent"
         )

@@ -7,7 +7,6 @@ from typing import assert_never
 
 from aiki.codec.messages import encode_answer
 from aiki.engine.changing import replace
-from aiki.engine.events import RetryRequested
 from aiki.engine.ids import partition_of
 from aiki.engine.queries import (
     Answer,
@@ -34,6 +33,7 @@ from aiki.engine.state import RunState
 from aiki.errors import AikiError, BrokerError, PayloadTooLargeError
 from aiki.observability import get_logger
 from aiki.orchestrator.journals import cut
+from aiki.orchestrator.letters import redrive_of
 from aiki.orchestrator.services import Services
 from aiki.ports.broker import Delivery, Request, Subscription
 from aiki.ports.store import Presence
@@ -175,7 +175,7 @@ class QueryAnswerer:
         return DeadLetterFound(letter=await self._store.handle_dead_letter(query.letter_id, "redriven", at=now))
 
     async def _retry(self, stored: StoredDeadLetter, run_id: str) -> None:
-        event = RetryRequested(id=f"redrive:{stored.letter.id}:{stored.times}", run_id=run_id, at=self._clock.now())
+        event = redrive_of(stored, run_id, self._clock.now())
         partition = partition_of(run_id, self._broker.partitions)
         await self._broker.publish_events(partition, [event], timeout=self._settings.query_timeout)
 

@@ -17,11 +17,13 @@ from aiki.engine.dispatching import awaits_elsewhere, doubt
 from aiki.engine.ending import outcome
 from aiki.engine.events import DispatchDoubted, JournalAppended, RunOrphaned, RunStarted
 from aiki.engine.holding import learnt
+from aiki.engine.ids import partition_of
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.observability import get_logger
 from aiki.orchestrator.journals import cut
+from aiki.orchestrator.letters import send_letters_again
 from aiki.orchestrator.timers import timer_fired
 from aiki.ports.broker import OrchestratorBroker
 from aiki.ports.clock import Clock
@@ -50,6 +52,8 @@ class RebuildReport:
     """Wake-ups that were overdue."""
     outcomes: int = 0
     """Ends of child runs that were told to their parents again."""
+    letters: int = 0
+    """Letters about buried runs that were nowhere, and redrives of them that were lost."""
 
     def __add__(self, other: "RebuildReport") -> "RebuildReport":
         return RebuildReport(
@@ -57,6 +61,7 @@ class RebuildReport:
             self.dispatched + other.dispatched,
             self.timers + other.timers,
             self.outcomes + other.outcomes,
+            self.letters + other.letters,
         )
 
 
@@ -69,7 +74,7 @@ async def rebuild(
     blame: bool = False,
     timeout: float = 30.0,
 ) -> RebuildReport:
-    """Send every unfinished run of *partitions* (all of them) what it needs to go on.
+    """Send every unfinished run of *partitions* (all of them) what it needs to go on, and lost letters of buried ones.
 
     Holders that are alive are fenced and their runs go on elsewhere: this is for when the broker's
     queues are gone. With *blame*, runs that were executing count a recovery each, as when a worker dies: for the
@@ -84,7 +89,18 @@ async def rebuild(
     while runs := await store.unfinished(wanted, after=last, limit=_PAGE):
         last = runs[-1].run_id
         report += await _rebuild_page(runs, store, broker, clock, blame=blame, timeout=timeout)
-    log.info("rebuild.done", unfinished=report.unfinished, dispatched=report.dispatched, timers=report.timers)
+    moment = Moment(clock.now(), "")
+    letters = await send_letters_again(
+        store, broker, lambda run: partition_of(run.run_id, broker.partitions) in wanted, moment, timeout=timeout
+    )
+    report += RebuildReport(letters=letters)
+    log.info(
+        "rebuild.done",
+        unfinished=report.unfinished,
+        dispatched=report.dispatched,
+        timers=report.timers,
+        letters=report.letters,
+    )
     return report
 
 

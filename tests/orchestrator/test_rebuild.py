@@ -1,6 +1,6 @@
 """MongoDB alone can rebuild every queue: nothing that was stored depends on what the broker held."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,10 +10,25 @@ from aiki.engine.commands import ExecuteRun
 from aiki.engine.events import PauseRequested, ResumeRequested, SignalSent
 from aiki.engine.journal import EntryKind, JournalEntry, Wait, WaitKind
 from aiki.engine.payload import NULL, dump_payload
+from aiki.engine.queries import StoredDeadLetter
 from aiki.engine.state import Parent, RunState
 from aiki.engine.status import RunStatus
 from aiki.orchestrator import rebuild
-from aiki.testing.builders import T0, a_run, after, appended, completed, entry, running, sleeping, suspended
+from aiki.orchestrator.letters import redrive_of
+from aiki.ports.store import RunChange
+from aiki.testing.builders import (
+    T0,
+    a_run,
+    after,
+    appended,
+    completed,
+    entry,
+    orphaned,
+    running,
+    sleeping,
+    started,
+    suspended,
+)
 from tests.orchestrator.world import QUEUE, World, a_request, entries_of, keep
 
 
@@ -265,3 +280,86 @@ async def test_a_run_that_knows_its_journal_is_told_nothing_twice(world: World) 
 
     said = [event for number in range(4) for events in world.hub.ready(f"aiki.events.{number}") for event in events]
     assert [event.type for event in said] == ["RunOrphaned"]
+
+
+def buried() -> RunState:
+    """A run that killed its workers, the last one alone."""
+    run = running(recoveries_max=0)
+    run = after(run, orphaned(run))
+    run = after(run, started(run))
+    return after(run, orphaned(run))
+
+
+async def letters_of(world: World) -> Sequence[StoredDeadLetter]:
+    page = await world.store.dead_letters(limit=100, cursor=None, include_done=True)
+    return page.letters
+
+
+async def a_buried_run_with_its_letter(world: World) -> tuple[RunState, StoredDeadLetter]:
+    run = await keep(world, buried())
+    await rebuild(world.store, world.client, world.clock)
+    orchestrator = await world.orchestrator()
+    await world.until_now(lambda: orchestrator.stats.dead_letters_stored == 1)
+    (letter,) = await letters_of(world)
+    return run, letter
+
+
+async def test_a_letter_that_was_lost_with_the_broker_is_written_again_from_the_run(world: World) -> None:
+    # The run was stored as buried. Whoever had to send its letter was ended, or the letter was in a queue that is gone.
+    run = await keep(world, buried())
+
+    reports = [await rebuild(world.store, world.client, world.clock) for _ in range(2)]
+    orchestrator = await world.orchestrator()
+    await world.until_now(lambda: orchestrator.stats.dead_letters_stored == 2)
+
+    assert [report.letters for report in reports] == [1, 1]
+    (stored,) = await letters_of(world)
+    assert (stored.letter.run_id, stored.letter.reason) == (run.run_id, "the run kills its workers")
+    assert (stored.state, stored.times) == ("parked", 1)
+
+
+async def test_a_redrive_that_was_lost_with_the_broker_is_made_again(world: World) -> None:
+    run, letter = await a_buried_run_with_its_letter(world)
+    await world.store.handle_dead_letter(letter.letter.id, "redriven", at=T0)
+
+    report = await rebuild(world.store, world.client, world.clock)
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+
+    assert report.letters == 1
+    assert await status_of(world, run) is RunStatus.QUEUED
+
+
+async def test_rule_17_a_redrive_that_was_not_lost_counts_once(world: World) -> None:
+    run, letter = await a_buried_run_with_its_letter(world)
+    await world.store.handle_dead_letter(letter.letter.id, "redriven", at=T0)
+
+    for _ in range(2):
+        await rebuild(world.store, world.client, world.clock)
+    await world.publish(redrive_of(letter, run.run_id, T0))
+    await world.until_idle()
+
+    found = await world.run(run.run_id)
+    assert found is not None
+    assert found.pair.epoch == run.pair.epoch + 1
+    assert len(found.seen) == 1
+
+
+async def test_a_letter_that_is_there_is_left_to_whoever_reads_it(world: World) -> None:
+    run, letter = await a_buried_run_with_its_letter(world)
+
+    parked = await rebuild(world.store, world.client, world.clock)
+    await world.store.handle_dead_letter(letter.letter.id, "discarded", at=T0)
+    discarded = await rebuild(world.store, world.client, world.clock)
+
+    assert (parked.letters, discarded.letters) == (0, 0)
+    assert await status_of(world, run) is RunStatus.DEAD_LETTERED
+
+
+async def test_every_buried_run_of_the_partitions_that_are_asked_for_gets_its_letter(world: World) -> None:
+    changes = [RunChange.between(None, buried()) for _ in range(120)]
+    assert not await world.store.commit(changes)
+
+    reports = [await rebuild(world.store, world.client, world.clock, partitions=[number]) for number in range(4)]
+
+    assert sum(report.letters for report in reports) == len(changes)
+    assert max(report.letters for report in reports) < len(changes)
