@@ -122,7 +122,7 @@ class Workflow(Generic[P, R]):
 
         Raises (when awaited):
             InvalidArgumentsError: the arguments do not fit; nothing was recorded.
-            ChildFailedError: the child failed or was cancelled.
+            ChildFailedError: the child failed, was cancelled, or was parked because it kills its workers.
         """
         frame = sys._getframe(1)
         return self._called(run, Caller(frame.f_code, frame.f_lineno), args, kwargs)

@@ -107,6 +107,24 @@ def test_a_cancellation_that_was_recorded_counts_after_a_redrive_too() -> None:
     assert not story.was_cancelled_in_vain()
 
 
+def test_a_child_that_was_buried_is_told_from_one_that_failed_by_the_last_that_was_started() -> None:
+    story = Story()
+
+    def lose_child(child: str) -> None:
+        failed = entry(story.run, kind=EntryKind.CHILD_FAILED, operation="child:x#1", source=child, payload=None)
+        story.tell(appended(story.run, failed))
+
+    lose_child("child-1")
+
+    assert story.account.lost_children({"child-1"}) == {"child:x#1"}
+    assert not story.account.lost_children({"child-2"})
+
+    lose_child("child-2")
+
+    assert not story.account.lost_children({"child-1"})
+    assert story.complaints == []
+
+
 def test_what_another_late_write_made_of_a_run_that_is_made_anew_is_taken_as_it_is() -> None:
     complaints: list[str] = []
     ledger, request = Ledger(complaints.append, lambda: 0.0), requested("run-1")

@@ -203,6 +203,11 @@ class Watch:
         account = self._ledger.accounts.get(run_id)
         return account is not None and account.run.status.is_final
 
+    def lost_children(self, run_id: str) -> Collection[str]:
+        """Name the operations of a run that failed because a child was buried."""
+        account = self._ledger.accounts.get(run_id)
+        return () if account is None else account.lost_children(self._ledger.buried)
+
     def was_cancelled_in_vain(self, run_id: str | None) -> bool:
         """Whether a run was opened again after all its cancellations: the last word counts."""
         account = self._ledger.accounts.get(run_id or "")

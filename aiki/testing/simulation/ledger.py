@@ -5,7 +5,7 @@ what was recorded once, who was bound to which dispatch, and when that was decid
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aiki.engine.journal import EntryKind, JournalEntry
@@ -59,6 +59,12 @@ class Account:
         """Whether anything was recorded under the current dispatch but what time it is."""
         epoch = self.run.pair.epoch
         return any(entry.epoch == epoch and entry.kind is not EntryKind.CLOCK for entry in self.recorded.values())
+
+    def lost_children(self, buried: Collection[str]) -> Collection[str]:
+        """Name the operations that failed because the child that they had started last is among those *buried*."""
+        failed = (entry for _, entry in sorted(self.recorded.items()) if entry.kind is EntryKind.CHILD_FAILED)
+        children = {entry.operation: entry.source for entry in failed}
+        return {operation for operation, child in children.items() if operation is not None and child in buried}
 
     def was_cancelled_in_vain(self, cancellations: set[str]) -> bool:
         """Whether those of *cancellations* that were counted are outdated, and none was recorded, which would stay."""

@@ -171,12 +171,11 @@ class Driver:
             with suppress(AikiError):
                 await handle.resume()
             return job.is_forgotten_soon and await self._is_forgotten(handle)
-        except RunDeadLetteredError:
-            run = await self._redriven(client, handle, job)
-            if run is not None and not self._was_right(run, job):
-                self._complain(f"job {job.number} was redriven, and ended {run.status} with {run.result!r}")
         except RunEndedError as error:
-            self._judge(error, job)
+            if isinstance(error, RunDeadLetteredError) or self._watch.lost_children(handle.id):
+                await self._redrive(client, handle, job)
+            else:
+                self._judge(error, job)
         except RunNotFoundError:
             return job.is_forgotten_soon and self._watch.has_ended(handle.id)
         except AikiError:
@@ -215,14 +214,21 @@ class Driver:
             return job.ends_cancelled
         return run.status is RunStatus.COMPLETED and self._is_right(json.loads(run.result or "null"), job)
 
+    async def _redrive(self, client: Client, handle: Handle[Any], job: Job) -> None:
+        """Let a run go on until it neither is buried nor has failed with a child that was, and see how it ended."""
+        run = await self._redriven(client, handle, job)
+        if run is not None and not self._was_right(run, job):
+            self._complain(f"job {job.number} was redriven, and ended {run.status} with {run.result or run.failure!r}")
+
     async def _redriven(self, client: Client, handle: Handle[Any], job: Job) -> RunState | None:
-        """Look into a run that was buried, let it go on until it ends in another way, and tell how it ended."""
         job.is_cured = True
         while True:
             try:
                 run = await handle.get()
                 if run.status is RunStatus.DEAD_LETTERED:
                     await self._dig_up(client, run)
+                elif self._lost_a_child(run):
+                    await handle.retry()
                 elif run.status.is_final:
                     return run
             except RunNotFoundError:
@@ -231,6 +237,13 @@ class Driver:
             except AikiError:
                 pass  # Once more.
             await asyncio.sleep(1.0)
+
+    def _lost_a_child(self, run: RunState) -> bool:
+        """Whether it was a child that was buried, and nothing else, by which a run failed."""
+        causes = set(run.failed_operations)
+        return (
+            run.status is RunStatus.FAILED and bool(causes) and causes.issubset(self._watch.lost_children(run.run_id))
+        )
 
     async def _dig_up(self, client: Client, run: RunState) -> None:
         page = await client.dead_letters(limit=100)
