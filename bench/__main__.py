@@ -17,6 +17,7 @@ from bench.raw.rows import RAW_ROWS, warm_up_raw
 from bench.raw.system import RawSystem
 from bench.rows import ROWS, warm_up
 from bench.system import System, servers
+from bench.workflows import three_steps
 
 
 def main() -> None:
@@ -51,27 +52,25 @@ def _measure_served(folder: Path, options: argparse.Namespace) -> list[Line]:
         with servers(folder) as (rabbit, mongo):
             if rows:
                 with System(rabbit, mongo, folder) as system:
-                    _start(system)
+                    system.orchestrator().wait_until_ready()
                     lines += asyncio.run(_rounds(system, rows, options))
             if raw_rows:
                 with RawSystem(rabbit, mongo, folder) as system:
-                    _start(system)
+                    for service in (system.orchestrator(), system.worker()):
+                        service.wait_until_ready()
                     lines += asyncio.run(_raw_rounds(system, raw_rows, options))
     return lines
-
-
-def _start(system: System) -> None:
-    for service in (system.orchestrator(), system.worker()):
-        service.wait_until_ready()
 
 
 async def _rounds(system: System, rows: Sequence[str], options: argparse.Namespace) -> list[Line]:
     scale = Scale(options.scale)
     lines: list[Line] = []
     async with Client.connect(system.rabbit.url) as client:
-        await warm_up(client)
-        for row in rows:
-            lines += _shown(row, [await ROWS[row](system, client, scale) for _ in range(options.rounds)])
+        for name in rows:
+            row = ROWS[name]
+            if await asyncio.to_thread(system.serve, row.queue) and row.queue in (None, three_steps.queue):
+                await warm_up(client)
+            lines += _shown(name, [await row.measure(system, client, scale) for _ in range(options.rounds)])
     return lines
 
 
@@ -98,7 +97,7 @@ def _shown(row: str, figures: Sequence[Figures]) -> list[Line]:
 
 def _conditions(options: argparse.Namespace, before: tuple[float, float, float]) -> Mapping[str, object]:
     return {
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({platform.python_compiler()})",
         "cores": os.cpu_count(),
         "load before": round(before[0], 2),
         "load after": round(os.getloadavg()[0], 2),

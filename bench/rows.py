@@ -1,9 +1,10 @@
 """The rows: each measures one thing once, on a system that is up and warm."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from aiki import Client
+from aiki import Client, Handle
 from aiki.cli.measuring import percentile
 from bench.figures import Figures
 from bench.growth import stored, two_of_each
@@ -11,9 +12,12 @@ from bench.load import FAN_OUT, IN_FLIGHT, Scale, difference, enqueued, latency_
 from bench.system import System
 from bench.workflows import counting, fan_out, long_count, napping, run_three, three_steps
 
-__all__ = ["ROWS", "warm_up"]
+__all__ = ["ROWS", "Row", "warm_up"]
 
 SLEEP_SECONDS = 10.0
+# Those that fall asleep one after the other do so within this time: then all of them are asleep at once.
+ARRIVAL_SECONDS = 8.0
+ARRIVALS_PER_SECOND = 50
 STEPS_BEFORE_KILL = 8
 STEPS_OF_A_KILLED_RUN = 40
 
@@ -44,14 +48,32 @@ async def parallel(_system: System, client: Client, scale: Scale) -> Figures:
 
 
 async def sleepers(system: System, client: Client, scale: Scale) -> Figures:
-    """W3: many runs asleep at once; how late the task behind the sleep begins."""
+    """W3: many runs asleep at once, having come one after the other; how late the task behind the sleep begins."""
     before = system.memory()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    handles: list[Handle[float]] = []
+    for number in range(bursts := int(ARRIVAL_SECONDS * ARRIVALS_PER_SECOND)):
+        await asyncio.sleep(began + number / ARRIVALS_PER_SECOND - loop.time())
+        share = scale.sleepers * (number + 1) // bursts - len(handles)
+        handles += await napping.enqueue_many(client, [SLEEP_SECONDS] * share)
+    return await _woken(system, handles, asleep_at=began + (ARRIVAL_SECONDS + SLEEP_SECONDS) / 2, before=before)
+
+
+async def sleepers_at_once(system: System, client: Client, scale: Scale) -> Figures:
+    """W3 with all runs asked for in one go: they fall asleep as fast as they can be started, and all wake as fast."""
+    before = system.memory()
+    asleep_at = asyncio.get_running_loop().time() + SLEEP_SECONDS * 0.7
     handles = await napping.enqueue_many(client, [SLEEP_SECONDS] * scale.sleepers)
-    await asyncio.sleep(SLEEP_SECONDS * 0.7)
+    return await _woken(system, handles, asleep_at=asleep_at, before=before)
+
+
+async def _woken(system: System, handles: Sequence[Handle[float]], *, asleep_at: float, before: float) -> Figures:
+    await asyncio.sleep(asleep_at - asyncio.get_running_loop().time())
     asleep = system.memory()
     late = [await handle.wait_for_completion(timeout=300) for handle in handles]
     return {
-        "sleepers": scale.sleepers,
+        "sleepers": len(late),
         "late p50 ms": percentile(late, 0.5) * 1000,
         "late p99 ms": percentile(late, 0.99) * 1000,
         "more memory MiB": asleep - before,
@@ -112,19 +134,28 @@ async def idle(system: System, _client: Client, _scale: Scale) -> Figures:
     }
 
 
-Row = Callable[[System, Client, Scale], Awaitable[Figures]]
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is measured, and the queue that the worker serves meanwhile, as its command line says."""
+
+    measure: Callable[[System, Client, Scale], Awaitable[Figures]]
+    queue: str | None = three_steps.queue
+    """``None``: those of all workflows."""
+
 
 ROWS: Mapping[str, Row] = {
-    "throughput": throughput,
-    "latency": latency,
-    "parallel": parallel,
-    "sleepers": sleepers,
-    "enqueue": enqueueing,
-    "history": long_history,
-    "idle": idle,
-    "recovery": recovery,
-    "two": two_of_each,
-    "stored": stored,
+    "throughput": Row(throughput),
+    "latency": Row(latency),
+    "enqueue": Row(enqueueing),
+    "idle": Row(idle),
+    "two": Row(two_of_each),
+    "stored": Row(stored),
+    "queues": Row(throughput, queue=None),
+    "parallel": Row(parallel, queue=fan_out.queue),
+    "sleepers": Row(sleepers, queue=napping.queue),
+    "sleepers-at-once": Row(sleepers_at_once, queue=napping.queue),
+    "history": Row(long_history, queue=long_count.queue),
+    "recovery": Row(recovery, queue=counting.queue),
 }
 
 

@@ -1,13 +1,14 @@
 """The system under test: private servers, and orchestrators and workers as the command line starts them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import psutil
 
@@ -79,6 +80,7 @@ class System:
         self.marks = Marks(folder / "marks")
         self.services: dict[str, Service] = {}
         self._started = 0
+        self._queue: str | None = None
         self.environment: dict[str, str] = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIKI_")},
             "AIKI_AMQP_URL": rabbit.url,
@@ -94,8 +96,19 @@ class System:
         return self.start(name, [sys.executable, "-m", "aiki", "orchestrator"], "orchestrator.started")
 
     def worker(self, name: str = "worker") -> Service:
-        """Start a worker for all workflows; the caller waits until it is ready."""
-        return self.start(name, [sys.executable, "-m", "aiki", "worker"], "worker.started")
+        """Start a worker for what is served at present; the caller waits until it is ready."""
+        queue = () if self._queue is None else ("--queue", self._queue)
+        return self.start(name, [sys.executable, "-m", "aiki", "worker", *queue], "worker.started")
+
+    def serve(self, queue: str | None) -> bool:
+        """Have one worker serve *queue*, or those of all workflows; tells whether it is another one than before."""
+        if "worker" in self.services and queue == self._queue:
+            return False
+        self._queue = queue
+        if "worker" in self.services:
+            self.services.pop("worker").stop()
+        self.worker().wait_until_ready()
+        return True
 
     def start(self, name: str, command: Sequence[str], ready: str) -> Service:
         """Start a process; it is at work when it has said what *ready* says."""
@@ -156,6 +169,11 @@ class System:
 
 @contextmanager
 def servers(folder: Path) -> Iterator[tuple[RabbitNode, MongoNode]]:
-    """Start servers in *folder*; they are gone at the end."""
+    """Start servers in *folder*; they are gone at the end, and at SIGTERM, which ends the program as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _leave)
     with RabbitNode(folder / "rabbit") as rabbit, MongoNode(folder / "mongo") as mongo:
         yield rabbit, mongo
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -13,7 +13,7 @@ from pathlib import Path
 from aiki import Client
 from bench.beside.http import HttpClient
 from bench.beside.restate import RestateNode, ServiceNode, find_restate_server
-from bench.beside.rows import ROWS, warm_up
+from bench.beside.rows import ROWS
 from bench.beside.sides import AikiSide, RestateSide, Side
 from bench.beside.table import beside_table
 from bench.load import Scale
@@ -48,8 +48,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> None:
         RestateNode(folder / "restate", options.server) as server,
         ServiceNode(folder / "service", options.python) as service,
     ):
-        for started in (system.orchestrator(), system.worker()):
-            started.wait_until_ready()
+        system.orchestrator().wait_until_ready()
         server.register(service.url)
         asyncio.run(_rounds(system, server, service, options))
 
@@ -57,18 +56,19 @@ def _measure(folder: Path, options: argparse.Namespace) -> None:
 async def _rounds(system: System, server: RestateNode, service: ServiceNode, options: argparse.Namespace) -> None:
     async with Client.connect(system.rabbit.url) as client, HttpClient(server.ports["ingress"]) as http:
         sides = (AikiSide(system, client), RestateSide(server, service, http))
-        for side in sides:
-            await warm_up(side)
-        for row in options.rows:
-            print(await _compared(row, sides, options), flush=True)
+        for name in options.rows:
+            await asyncio.to_thread(system.serve, ROWS[name].queue)
+            print(await _compared(name, sides, options), flush=True)
 
 
-async def _compared(row: str, sides: tuple[Side, Side], options: argparse.Namespace) -> str:
+async def _compared(name: str, sides: tuple[Side, Side], options: argparse.Namespace) -> str:
     """Let a round of the one follow each round of the other, so that whatever else the machine does meets both."""
-    scale = Scale(options.scale)
+    row, scale = ROWS[name], Scale(options.scale)
+    for side in sides:
+        await row.warm_up(side)
     first, second = sides
-    pairs = [(await ROWS[row](first, scale), await ROWS[row](second, scale)) for _ in range(options.rounds)]
-    return beside_table(row, (first.name, second.name), pairs)
+    pairs = [(await row.measure(first, scale), await row.measure(second, scale)) for _ in range(options.rounds)]
+    return beside_table(name, (first.name, second.name), pairs)
 
 
 def _options() -> argparse.Namespace:

@@ -2,21 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from aiki.cli.measuring import in_flight, one_at_a_time
 from bench.beside.sides import Side
 from bench.figures import Figures
 from bench.load import IN_FLIGHT, Scale, difference, milliseconds
+from bench.workflows import fan_out, three_steps
 
-__all__ = ["ROWS", "warm_up"]
+__all__ = ["ROWS", "Row"]
 
 SECONDS_AT_REST = 5.0
-WARM_UP = 3 * IN_FLIGHT
 
 
 async def warm_up(side: Side) -> None:
     """Let connections be open, caches filled, and code compiled where something compiles it."""
-    await in_flight(side.three_steps, times=WARM_UP, at_once=IN_FLIGHT)
+    await in_flight(side.three_steps, times=3 * IN_FLIGHT, at_once=IN_FLIGHT)
+
+
+async def warm_up_wide(side: Side) -> None:
+    """Do the same with wide runs."""
     await in_flight(side.fan_out, times=10, at_once=1)
 
 
@@ -53,9 +58,18 @@ async def idle(side: Side, _scale: Scale) -> Figures:
     return {"% of a core": sum(value for name, value in taken.items() if name != "client") / SECONDS_AT_REST * 100}
 
 
-ROWS: Mapping[str, Callable[[Side, Scale], Awaitable[Figures]]] = {
-    "throughput": throughput,
-    "latency": latency,
-    "parallel": parallel,
-    "idle": idle,
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is measured of a side, what is done before, and the queue that Aiki's worker serves meanwhile."""
+
+    measure: Callable[[Side, Scale], Awaitable[Figures]]
+    warm_up: Callable[[Side], Awaitable[None]] = warm_up
+    queue: str = three_steps.queue
+
+
+ROWS: Mapping[str, Row] = {
+    "throughput": Row(throughput),
+    "latency": Row(latency),
+    "parallel": Row(parallel, warm_up_wide, fan_out.queue),
+    "idle": Row(idle),
 }
