@@ -130,10 +130,35 @@ def test_at_the_end_idle_places_go_at_once_and_the_others_with_what_they_hold() 
     assert broker.taken["a"] == 2
 
 
+def test_a_place_to_which_nothing_came_is_replaced_once_and_one_that_was_used_is_not() -> None:
+    broker = Broker(Sharing(["a", "b"], 4), {"a": 1, "b": 0})
+    broker.settle()
+    broker.acknowledge(0)
+    first = {tag: broker.sharing.queue_of(tag) for tag in broker.idle}
+
+    assert not broker.sharing.doubt_idle()
+    broker.waiting["a"] = 1
+    broker.settle()
+    broker.acknowledge(0)
+    used = broker.idle[-1]
+    assert broker.sharing.doubt_idle()
+    broker.settle()
+
+    assert used in broker.idle
+    assert set(first) & set(broker.idle) <= {used}
+    assert {broker.sharing.queue_of(tag) for tag in broker.idle} == {"a", "b"}
+    broker.sharing.doubt_idle()
+    broker.settle()
+    at_rest = list(broker.idle)
+    for _ in range(3):
+        assert not broker.sharing.doubt_idle()
+    assert broker.idle == at_rest
+
+
 @given(
     limit=st.integers(1, 12),
     waiting=st.dictionaries(st.sampled_from("abcde"), st.integers(0, 30), min_size=1),
-    acts=st.lists(st.tuples(st.sampled_from(["acknowledge", "turn"]), st.integers(0, 99)), max_size=60),
+    acts=st.lists(st.tuples(st.sampled_from(["acknowledge", "turn", "doubt"]), st.integers(0, 99)), max_size=60),
     crossing=st.booleans(),
 )
 def test_the_limit_is_never_exceeded_and_everything_is_delivered_in_the_end(
@@ -147,6 +172,8 @@ def test_the_limit_is_never_exceeded_and_everything_is_delivered_in_the_end(
         assert broker.places <= limit
         if act == "turn":
             broker.sharing.end_turn()
+        elif act == "doubt":
+            broker.sharing.doubt_idle()
         elif broker.held:
             broker.acknowledge(index)
     for _ in range((total + 1) * len(waiting)):

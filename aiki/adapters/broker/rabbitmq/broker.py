@@ -23,13 +23,16 @@ from aiki.adapters.broker.rabbitmq.outgoing import (
     dead_letter_message,
     event_messages,
     events_message,
+    nudge_message,
     redelivered_message,
     timer_messages,
 )
+from aiki.adapters.broker.rabbitmq.partition import PartitionSubscription
 from aiki.adapters.broker.rabbitmq.publisher import Publisher
 from aiki.adapters.broker.rabbitmq.repairs import undeliverable
 from aiki.adapters.broker.rabbitmq.sending import Sender
 from aiki.adapters.broker.rabbitmq.shared import SharedSubscription
+from aiki.adapters.broker.rabbitmq.silent import RenewedSubscription
 from aiki.adapters.broker.rabbitmq.subscriber import Subscriber
 from aiki.adapters.broker.rabbitmq.subscription import Arrival, RabbitSubscription, Refuse
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
@@ -70,7 +73,11 @@ CONNECT_SECONDS = 10.0
 # What is not kept for anybody may still not flood a process that is slow to take it.
 NOTICES_PREFETCH = 1000
 
+# Longer than a change of leaders takes. Nobody waits for this unless RabbitMQ lost something.
+SILENCE_SECONDS = 10.0
+
 ANSWER_SECONDS = 5.0
+NUDGE_SECONDS = 10.0
 PARK_SECONDS = 30.0
 
 
@@ -80,6 +87,7 @@ class RabbitBroker(Broker):
     * Nothing counts as sent before the broker confirmed it; then it survives what a quorum survives.
     * A partition is a queue with a single active consumer, so one subscriber at a time gets its events, in order.
     * When a connection is lost every subscription says so at once, and a new link is made by itself.
+    * A delivery that RabbitMQ loses on its way comes again when its subscription has fallen silent.
     * A message that cannot be decoded goes to the dead letters, confirmed, before it is acknowledged.
 
     May be used by any number of tasks of one event loop.
@@ -93,17 +101,20 @@ class RabbitBroker(Broker):
         name: str = "aiki",
         heartbeat: int = HEARTBEAT_SECONDS,
         connect_timeout: float = CONNECT_SECONDS,
+        silence: float = SILENCE_SECONDS,
         clock: Clock | None = None,
     ) -> None:
         """Speak to the broker at *url*, or at several URLs separated by commas: the nodes of a cluster.
 
-        *name* is what its connections are called in the management UI. Nothing happens before ``start``.
+        *name* is what its connections are called in the management UI. After *silence* seconds without a delivery it
+        is looked, once, whether one was lost. Nothing happens before ``start``.
         """
         self._url = url
         self._partitions = partitions
         self._name = name
         self._heartbeat = heartbeat
         self._connect_timeout = connect_timeout
+        self._silence = silence
         self._clock = clock or SystemClock()
         self._topology = topology(partitions)
         self._supervisor = Supervisor(self._open_link)
@@ -165,9 +176,9 @@ class RabbitBroker(Broker):
         """Subscribe to several queues over one channel, the prefetch shared out among them."""
         names = list(dict.fromkeys(queues))
         layout = sum((_command_queue(name) for name in names), Topology())
-        kind = RabbitSubscription[WorkerCommand] if len(names) == 1 else SharedSubscription[WorkerCommand]
+        kind = RenewedSubscription[WorkerCommand] if len(names) == 1 else SharedSubscription[WorkerCommand]
         return await self._subscriber.subscribe(
-            lambda channel: kind(channel, decode=read_command, refuse=self._park_undecodable),
+            lambda channel: kind(channel, decode=read_command, refuse=self._park_undecodable, silence=self._silence),
             names,
             prefetch=prefetch,
             layout=layout,
@@ -189,7 +200,17 @@ class RabbitBroker(Broker):
 
     async def consume_events(self, partition: int, *, prefetch: int) -> Subscription[tuple[Event, ...]]:
         """Subscribe to the queue of *partition*, over a channel of its own."""
-        return await self._subscribe(partition_queue(partition), prefetch, read_events, self._take_apart)
+        return await self._subscriber.subscribe(
+            lambda channel: PartitionSubscription(
+                channel,
+                decode=read_events,
+                refuse=self._take_apart,
+                silence=self._silence,
+                nudge=lambda: self._sender.deliver((nudge_message(partition),), timeout=NUDGE_SECONDS),
+            ),
+            [partition_queue(partition)],
+            prefetch=prefetch,
+        )
 
     async def send(self, commands: Sequence[Command], *, timeout: float) -> None:
         """Publish *commands* in one window; those that no queue takes declare it and are sent again.
@@ -252,7 +273,9 @@ class RabbitBroker(Broker):
         self, queue: str, prefetch: int, decode: Callable[[Arrival], T], refuse: Refuse
     ) -> RabbitSubscription[T]:
         return await self._subscriber.subscribe(
-            lambda channel: RabbitSubscription(channel, decode=decode, refuse=refuse), [queue], prefetch=prefetch
+            lambda channel: RenewedSubscription(channel, decode=decode, refuse=refuse, silence=self._silence),
+            [queue],
+            prefetch=prefetch,
         )
 
     async def _park_undecodable(self, arrival: Arrival, error: UndecodableError) -> None:

@@ -50,12 +50,14 @@ from broker_topology import (
 )
 
 __all__ = [
+    "NUDGE",
     "Outgoing",
     "answer_message",
     "command_message",
     "dead_letter_message",
     "event_messages",
     "events_message",
+    "nudge_message",
     "query_message",
     "redelivered_message",
     "timer_messages",
@@ -63,6 +65,9 @@ __all__ = [
 
 DEFAULT_EXCHANGE = ""
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+
+NUDGE = b'{"v":1,"type":"Nudge"}'
+"""What is sent so that something is delivered. It says nothing."""
 
 # A timer that is due takes 300 bytes.
 TIMERS_MAX = 500
@@ -112,6 +117,11 @@ def events_message(partition: int, events: Sequence[Event]) -> Outgoing:
         correlation_id=_property(first.run_id) if alone or _are_of_one_run(events) else None,
         trace=_property(first.trace) if isinstance(first, RunRequested) else None,
     )
+
+
+def nudge_message(partition: int) -> Outgoing:
+    """Write what has the owner of *partition* given something, though there is nothing to say."""
+    return Outgoing(exchange=EVENTS, routing_key=partition_key(partition), body=NUDGE, type="Nudge")
 
 
 def command_message(command: Command, partitions: int) -> Outgoing:

@@ -50,7 +50,10 @@ class _Stage(IntEnum):
 @dataclass(slots=True)
 class _Place:
     queue: str
+    is_spare: bool = False
+    """It replaced one that was doubted, and nothing has come for it."""
     is_held: bool = False
+    is_doubted: bool = False
     stage: _Stage = _Stage.SERVING
 
 
@@ -66,6 +69,8 @@ class Sharing:
         self._idle: dict[str, dict[str, None]] = {queue: {} for queue in self._queues}
         self._served: Counter[str] = Counter()
         """How many places of a queue the broker serves."""
+        self._doubted: set[str] = set()
+        """The queues whose next place replaces one that was doubted."""
         self._leaving: dict[str, None] = {}
         """The places that are to be cancelled at once."""
 
@@ -84,13 +89,13 @@ class Sharing:
 
     def next_move(self) -> Consume | Cancel | None:
         """Tell what brings places to where they are used; ``None`` when they are well dealt out."""
+        hungry = next((queue for queue in self._queues if not self._idle[queue]), None)
+        if hungry is not None and len(self._places) < self._limit:
+            return Consume(f"aiki-{next(self._numbers)}", hungry)
         if self._leaving:
             return Cancel(next(iter(self._leaving)))
-        hungry = next((queue for queue in self._queues if not self._idle[queue]), None)
         if hungry is None:
             return None
-        if len(self._places) < self._limit:
-            return Consume(f"aiki-{next(self._numbers)}", hungry)
         # The last idle place stays, or two would rob each other for ever.
         rich = max(self._queues, key=lambda queue: len(self._idle[queue]))
         return Cancel(next(reversed(self._idle[rich]))) if len(self._idle[rich]) > 1 else None
@@ -101,6 +106,21 @@ class Sharing:
         if self.is_crowded and tag is not None:
             self._leave(tag)
 
+    def doubt_idle(self) -> bool:
+        """Have each place replaced to which nothing came since the last time; tells whether there is any.
+
+        The broker may believe that it holds something. One that replaced another is not replaced before it was used.
+        """
+        for queue, tags in self._idle.items():
+            doubted = [tag for tag in tags if self._places[tag].is_doubted and not self._places[tag].is_spare]
+            for tag in tags:
+                self._places[tag].is_doubted = True
+            for tag in doubted:
+                self._leave(tag)
+            if doubted and not tags:
+                self._doubted.add(queue)
+        return bool(self._leaving)
+
     def end(self) -> None:
         """Have all places go, now or when they are acknowledged, and make no new ones."""
         self._queues.clear()
@@ -110,7 +130,8 @@ class Sharing:
 
     def consumed(self, move: Consume) -> None:
         """Note that the broker agreed to *move*, or is about to."""
-        self._places[move.tag] = _Place(move.queue)
+        self._places[move.tag] = _Place(move.queue, is_spare=move.queue in self._doubted)
+        self._doubted.discard(move.queue)
         self._idle[move.queue][move.tag] = None
         self._served[move.queue] += 1
         self._queues.remove(move.queue)
@@ -129,6 +150,7 @@ class Sharing:
         """Note a delivery; tells whether it may be kept. It is to be given back where its place is being cancelled."""
         place = self._places[tag]
         place.is_held = True
+        place.is_spare = place.is_doubted = False
         self._idle[place.queue].pop(tag, None)
         self._leaving.pop(tag, None)
         return place.stage < _Stage.CALLED_OFF

@@ -48,11 +48,6 @@ class Arrival:
     delivered: Delivered
 
     @property
-    def tag(self) -> int:
-        """Its number in the channel."""
-        return self.delivered.tag
-
-    @property
     def body(self) -> bytes:
         """What it says."""
         return self.delivered.body
@@ -75,12 +70,13 @@ class RabbitSubscription(Subscription[T], Generic[T]):
     _callback: ConsumerCallback
 
     def __init__(self, channel: Channel, *, decode: Decode[T], refuse: Refuse) -> None:
-        self._channel = channel
         self._decode = decode
         self._refuse = refuse
         self._queues: dict[str, str] = {}  # Consumer → queue, for those that are not cancelled.
+        self._numbered = 0
+        """How many deliveries there were over channels before this one: a delivery keeps its number for good."""
         self._arrived: list[Delivery[T]] = []
-        # Delivery → consumer, in order: what is acknowledged from the front on takes a single frame.
+        # Number of a delivery → consumer, in order: what is acknowledged from the front on takes a single frame.
         self._unacknowledged: dict[int, str] = {}
         self._done: set[int] = set()
         """What is to be acknowledged with the next write."""
@@ -89,9 +85,7 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         self._lost: str | None = None
         self._beside: set[asyncio.Task[None]] = set()
         self._when_lost: list[Callable[[], object]] = []
-        channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
-        self._closing = channel.closing
-        self._closing.add_done_callback(self._on_closed)
+        self._use(channel)
 
     async def begin(
         self, link: Link, queues: Collection[str], *, prefetch: int, private: Topology | None = None
@@ -102,12 +96,11 @@ class RabbitSubscription(Subscription[T], Generic[T]):
             BrokerUnavailableError: the link is gone, or a queue does not exist.
             ConfigurationError: we may not consume from there.
         """
-        self._callback = link.collect(self._channel, self._arrive)
         try:
             with talking("consume"):
                 if private is not None:
                     await declare_on(self._channel, private, exclusive=True)
-                await self._start(queues, prefetch)
+                await self._open(link, queues, prefetch)
         except BaseException:
             await self.close()
             raise
@@ -173,6 +166,18 @@ class RabbitSubscription(Subscription[T], Generic[T]):
             with suppress(AikiError), talking("close a subscription"):
                 await self._channel.close(timeout=CLOSE_SECONDS)
 
+    def _use(self, channel: Channel) -> None:
+        """Deal with *channel* from now on. It is the first, or the one before was left."""
+        self._channel = channel
+        channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        self._closing = channel.closing
+        self._closing.add_done_callback(self._on_closed)
+
+    async def _open(self, link: Link, queues: Collection[str], prefetch: int) -> None:
+        """Take from the channel what comes from *queues*. Raises what the driver raises."""
+        self._callback = link.collect(self._channel, self._arrive)
+        await self._start(queues, prefetch)
+
     async def _start(self, queues: Collection[str], prefetch: int) -> None:
         """Start the consumers. Raises what the driver raises."""
         await self._channel.basic_qos(prefetch_count=prefetch, timeout=RPC_SECONDS)
@@ -228,16 +233,16 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         """Take one delivery. Runs in the reader of the connection, and never waits."""
         if self._lost is not None:
             return
-        tag, consumer = delivered.tag, delivered.consumer
+        number, consumer = self._numbered + delivered.tag, delivered.consumer
         arrival = Arrival(self._queues.get(consumer, ""), delivered)
-        self._unacknowledged[tag] = consumer
+        self._unacknowledged[number] = consumer
         if not self._on_delivered(consumer):
-            self._do_beside(self._give_back(tag))
+            self._do_beside(self._give_back(number))
             return
         try:
-            self._arrived.append(Delivery(self._decode(arrival), delivered.redelivered, tag))
+            self._arrived.append(Delivery(self._decode(arrival), delivered.redelivered, number))
         except UndecodableError as error:
-            self._do_beside(self._refuse_one(arrival, error))
+            self._do_beside(self._refuse_one(arrival, number, error))
         else:
             self._awakened.set()
 
@@ -248,21 +253,21 @@ class RabbitSubscription(Subscription[T], Generic[T]):
     def _on_acknowledged(self, consumer: str) -> None:
         """Hear that what *consumer* held is acknowledged, or given back."""
 
-    async def _give_back(self, tag: int) -> None:
+    async def _give_back(self, number: int) -> None:
         """Give a delivery back to its queue. As long as that is not written, no acknowledgement reaches over it."""
         with suppress(DeliveryLostError):  # Then it goes back by itself.
             async with self._writing:
                 self._check()
-                await self._write(give_back_frame(self._channel.number, tag))
-                self._forget((tag,))
+                await self._write(give_back_frame(self._channel.number, number - self._numbered))
+                self._forget((number,))
 
-    async def _refuse_one(self, arrival: Arrival, error: UndecodableError) -> None:
+    async def _refuse_one(self, arrival: Arrival, number: int, error: UndecodableError) -> None:
         """Deal with an unreadable message beside the readable ones, which go on."""
         log.warning("message.undecodable", queue=arrival.queue, reason=error.reason, detail=error.detail)
         while self._lost is None:
             try:
                 await self._refuse(arrival, error)
-                await self._acknowledge({arrival.tag})
+                await self._acknowledge({number})
                 return
             except DeliveryLostError:
                 return  # It comes again, to whoever subscribes.
@@ -270,41 +275,41 @@ class RabbitSubscription(Subscription[T], Generic[T]):
                 log.warning("message.not_parked", queue=arrival.queue, reason=failure.message)
                 await asyncio.sleep(PARK_AGAIN_SECONDS)
 
-    async def _acknowledge(self, tags: set[int]) -> None:
-        self._done |= tags
+    async def _acknowledge(self, numbers: set[int]) -> None:
+        self._done |= numbers
         await asyncio.sleep(0)  # Whoever comes in the same moment goes along.
         # One at a time, from the choice of frames to their place in the driver's queue: when that is full, whoever
         # comes later may overtake whoever waits, and the broker closes the channel over a tag that it does not expect.
         async with self._writing:
             self._check()
-            if self._done.isdisjoint(tags):
+            if self._done.isdisjoint(numbers):
                 return  # Somebody took ours along.
             done = frozenset(self._done)
-            # A tag that is not known was acknowledged before; the broker would close the channel over it.
-            known = sorted(tag for tag in done if tag in self._unacknowledged)
+            # What is not known was acknowledged before; the broker would close the channel over it.
+            known = sorted(number for number in done if number in self._unacknowledged)
             if known:
                 await self._write(self._frames(known))
             # Not before they are written: whoever is cancelled meanwhile must not take those of others along.
             self._done -= done
             self._forget(known)
 
-    def _frames(self, tags: Sequence[int]) -> bytes:
-        """Choose the frames that acknowledge *tags*, which are in order."""
-        chosen = set(tags)
+    def _frames(self, numbers: Sequence[int]) -> bytes:
+        """Choose the frames that acknowledge *numbers*, which are in order."""
+        chosen = set(numbers)
         last = 0
-        for tag in self._unacknowledged:
-            if tag not in chosen:
+        for number in self._unacknowledged:
+            if number not in chosen:
                 break
-            last = tag
-        number = self._channel.number
-        frames = [ack_frame(number, last, multiple=True)] if last else []
-        frames += [ack_frame(number, tag, multiple=False) for tag in tags if tag > last]
+            last = number
+        channel, before = self._channel.number, self._numbered
+        frames = [ack_frame(channel, last - before, multiple=True)] if last else []
+        frames += [ack_frame(channel, number - before, multiple=False) for number in numbers if number > last]
         return b"".join(frames)
 
-    def _forget(self, tags: Sequence[int]) -> None:
-        """Note that *tags* are acknowledged. The subscription may have ended meanwhile, and hold nothing any more."""
-        for tag in tags:
-            if (consumer := self._unacknowledged.pop(tag, None)) is not None:
+    def _forget(self, numbers: Sequence[int]) -> None:
+        """Note that *numbers* are acknowledged. The subscription may have ended meanwhile, and hold nothing."""
+        for number in numbers:
+            if (consumer := self._unacknowledged.pop(number, None)) is not None:
                 self._on_acknowledged(consumer)
 
     async def _write(self, payload: bytes) -> None:
