@@ -1,13 +1,16 @@
 """Rows that need no servers: the embedded engine, and replay by itself."""
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from aiki import Client, Worker, embedded
 from aiki.cli.measuring import in_flight, one_at_a_time, percentile
+from aiki.cli.services import settle_down
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.journal import EntryKind, JournalEntry
 from aiki.engine.payload import digest, dump_payload
@@ -33,16 +36,29 @@ def embedded_engine(folder: Path, scale: Scale) -> Figures:
 async def _embedded(file: Path, scale: Scale) -> Figures:
     async with embedded(file) as client, Worker(client, workflows=[three_steps], max_concurrent_runs=IN_FLIGHT):
         await _one(client, 0)
-        cpu = time.process_time()
-        loaded = await in_flight(lambda number: _one(client, number), times=scale.runs, at_once=IN_FLIGHT)
-        taken = time.process_time() - cpu
-        alone = await one_at_a_time(lambda number: _one(client, number), times=scale.one_at_a_time)
+        with _settled():
+            cpu = time.process_time()
+            loaded = await in_flight(lambda number: _one(client, number), times=scale.runs, at_once=IN_FLIGHT)
+            taken = time.process_time() - cpu
+            alone = await one_at_a_time(lambda number: _one(client, number), times=scale.one_at_a_time)
     return {
         "runs/s": loaded.per_second,
         "CPU s per 1,000 runs": taken / scale.runs * 1000,
         "one at a time p50 ms": percentile(alone.taken, 0.5) * 1000,
         "one at a time p99 ms": percentile(alone.taken, 0.99) * 1000,
     }
+
+
+@contextmanager
+def _settled() -> Iterator[None]:
+    """Collect garbage as `aiki dev` does."""
+    thresholds = gc.get_threshold()
+    settle_down()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 async def _one(client: Client, number: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from statistics import median
 from typing import Any
 
 from pymongo.collection import Collection
@@ -25,6 +26,7 @@ SPEED = "runs/s"
 # Runs in one write of the filling: some megabytes.
 RUNS_AT_ONCE = 2000
 STEPS = 3
+ROUNDS = 5
 
 
 async def two_of_each(system: System, client: Client, scale: Scale) -> Figures:
@@ -49,9 +51,9 @@ async def two_of_each(system: System, client: Client, scale: Scale) -> Figures:
 async def stored(system: System, client: Client, scale: Scale) -> Figures:
     """W1 over an empty database, and over one with many finished runs and their journals."""
     await asyncio.to_thread(_empty, system)
-    empty = await _w1(system, client, scale)
+    empty = await _w1_often(system, client, scale)
     size = await asyncio.to_thread(_fill, system, scale.stored)
-    full = await _w1(system, client, scale)
+    full = await _w1_often(system, client, scale)
     await asyncio.to_thread(_empty, system)
     return {
         "runs stored": scale.stored,
@@ -66,6 +68,12 @@ async def stored(system: System, client: Client, scale: Scale) -> Figures:
 
 async def _w1(system: System, client: Client, scale: Scale) -> Figures:
     return await throughput_of(system, lambda number: run_three(client, number), scale)
+
+
+async def _w1_often(system: System, client: Client, scale: Scale) -> Figures:
+    """Take the median of each figure: to fill the database takes too long for many rounds."""
+    rounds = [await _w1(system, client, scale) for _ in range(ROUNDS)]
+    return {figure: median(figures[figure] for figures in rounds) for figure in rounds[0]}
 
 
 def _empty(system: System) -> None:
