@@ -73,8 +73,9 @@ CONNECT_SECONDS = 10.0
 # What is not kept for anybody may still not flood a process that is slow to take it.
 NOTICES_PREFETCH = 1000
 
-# Longer than a change of leaders takes. Nobody waits for this unless RabbitMQ lost something.
-SILENCE_SECONDS = 10.0
+# Longer than most changes of leaders take; what is looked for is found after one to three times as long. Nobody
+# waits for this unless RabbitMQ lost something.
+SILENCE_SECONDS = 5.0
 
 ANSWER_SECONDS = 5.0
 NUDGE_SECONDS = 10.0
