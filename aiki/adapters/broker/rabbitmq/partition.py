@@ -72,7 +72,7 @@ class PartitionSubscription(WatchedSubscription[T]):
         try:
             await self._nudge()
         except AikiError as error:
-            log.info("partition.not_nudged", reason=error.message)
+            log.debug("partition.not_nudged", reason=error.message)
             self._is_nudged = False
             self._watch.stir()  # Once more, after a while.
         else:

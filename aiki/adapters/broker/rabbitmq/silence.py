@@ -22,7 +22,12 @@ class Watch:
         self._look = look
         self._is_stirred = False
         self._timer: asyncio.TimerHandle | None = None
-        self._is_over = False
+        self._is_on = False
+
+    def begin(self) -> None:
+        """Look from now on: that it begins is the first thing to happen."""
+        self._is_on = True
+        self.stir()
 
     def stir(self) -> None:
         """Note that something happened."""
@@ -32,14 +37,14 @@ class Watch:
 
     def look_later(self) -> None:
         """Look again, though nothing happened."""
-        if self._timer is None and not self._is_over:
+        if self._timer is None and self._is_on:
             # Hundreds that fell silent together need not ask a server at the same instant. Jitter is no secret.
             seconds = self._seconds * random.uniform(1.0, 1.5)
             self._timer = asyncio.get_running_loop().call_later(seconds, self._on_time)
 
     def end(self) -> None:
         """Look no more."""
-        self._is_over = True
+        self._is_on = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

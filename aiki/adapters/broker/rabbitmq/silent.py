@@ -46,7 +46,7 @@ class WatchedSubscription(RabbitSubscription[T]):
     ) -> None:
         """Consume, and watch. Raises as ``RabbitSubscription.begin``."""
         await super().begin(link, queues, prefetch=prefetch, private=private)
-        self._watch.stir()  # The first delivery is lost as easily as any other.
+        self._watch.begin()  # The first delivery is lost as easily as any other.
 
     async def acknowledge(self, deliveries: Sequence[Delivery[T]]) -> None:
         """Acknowledge; silence begins after that."""
@@ -64,7 +64,7 @@ class WatchedSubscription(RabbitSubscription[T]):
 
     def _look(self, was_silent: bool) -> bool:
         """See whether this fell silent. What is held is being worked on, and must not be disturbed."""
-        if self._is_stopped:
+        if self._is_stopped or self._lost is not None:
             return False
         if not was_silent or self._unacknowledged:
             return True
