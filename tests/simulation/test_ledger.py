@@ -1,5 +1,9 @@
 """What the ledger knows of a run beyond what was last written of it."""
 
+from dataclasses import replace
+
+import pytest
+
 from aiki.engine.decide import decide
 from aiki.engine.events import CancelRequested, Event, RetryRequested
 from aiki.engine.journal import EntryKind
@@ -140,6 +144,23 @@ def test_what_another_late_write_made_of_a_run_that_is_made_anew_is_taken_as_it_
     ledger.note(_changed(began.after, orphaned(began.after)))
 
     assert complaints == []
+
+
+@pytest.mark.parametrize(("was_lost", "was_known"), [(True, False), (False, False), (True, True)])
+def test_an_entry_is_forgotten_only_if_the_broker_lost_it_and_nobody_knew_it(was_lost: bool, was_known: bool) -> None:
+    complaints: list[str] = []
+    ledger = Ledger(complaints.append, lambda: 0.0)
+    ledger.was_lost = lambda pair, seq: was_lost
+    made = _changed(None, requested("run-1"))
+    began = _changed(made.after, started(made.after))
+    learnt, went_on = _changed(began.after, appended(began.after)), _changed(began.after, orphaned(began.after))
+    if was_known:
+        went_on = replace(went_on, before=replace(began.after, last_seq=1))
+
+    for change in (made, began, learnt, went_on):  # What was learnt arrives late, and is not what went on from there.
+        ledger.note(change)
+
+    assert bool(complaints) is (was_known or not was_lost)
 
 
 def _changed(before: RunState | None, event: Event) -> RunChange:

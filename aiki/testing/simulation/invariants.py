@@ -72,6 +72,10 @@ class Watch:
         """When the broker last took a client's request for a run; the client may have heard of it much later."""
         self._told: Counter[tuple[Pair, str]] = Counter()
         self._cancellations: set[str] = set()
+        self._under_way: dict[tuple[Pair, int], int] = {}
+        """The entries that the broker was told of, and how often it had lost everything by then."""
+        self._acknowledged: set[tuple[Pair, int]] = set()
+        self._ledger.was_lost = self._was_lost
 
     def complain(self, what: str) -> None:
         """Note that something is wrong."""
@@ -133,6 +137,16 @@ class Watch:
             if isinstance(event, JournalAppended):
                 ended = sum(entry.kind is EntryKind.TASK_COMPLETED for entry in event.entries)
                 self._told[event.pair, event.worker] += ended
+            for entry in _entries(event):
+                self._under_way[entry] = self._wipes
+
+    @property
+    def _wipes(self) -> int:
+        return self._world.faults.get("broker is lost", 0)
+
+    def _was_lost(self, pair: Pair, seq: int) -> bool:
+        told_after = self._under_way.get((pair, seq), self._wipes)
+        return told_after < self._wipes and (pair, seq) not in self._acknowledged
 
     def _on_commit(self, changes: Sequence[RunChange], stale: Collection[str]) -> None:
         for change in changes:
@@ -166,6 +180,7 @@ class Watch:
             for event in body if isinstance(body, tuple) else ():
                 if isinstance(event, CancelRequested):
                     self._cancellations.add(event.id)
+                self._acknowledged.update(_entries(event))
                 if not self._is_kept(event):
                     self.complain(f"run {event.run_id[-6:]}: {event.type} was acknowledged, and is not stored: {event}")
 
@@ -322,6 +337,14 @@ class Watch:
                 yield f"a dead letter: {stored.letter.reason}: {stored.letter.detail}"
         for run_id in self._ledger.buried - about:
             yield f"run {run_id[-6:]} was buried, and there is no letter"
+
+
+def _entries(event: Event) -> Iterator[tuple[Pair, int]]:
+    """Name what a worker says that it has learnt."""
+    if isinstance(event, JournalAppended):
+        yield from ((event.pair, entry.seq) for entry in event.entries)
+    elif isinstance(event, TaskScheduled) and event.entry is not None:
+        yield event.pair, event.entry.seq
 
 
 def followed(arrived: Order | None, held: ExecuteRun | None) -> Order | None:

@@ -81,6 +81,8 @@ class Ledger:
         self.buried: set[str] = set()
         self.started: set[Pair] = set()
         """The dispatches that a worker has begun, as far as the broker has heard."""
+        self.was_lost: Callable[[Pair, int], bool] = _was_kept
+        """Whether nobody was told that an entry of a dispatch is stored, and the broker lost what brings it."""
         self._complain = complain
         self._time = time
 
@@ -89,7 +91,7 @@ class Ledger:
         account = self.accounts.get(change.after.run_id)
         if change.journal and account is not None:
             self._note_entries(account, change)
-        return change.writes_run and self._note_run(account, change.after)
+        return change.writes_run and self._note_run(account, change)
 
     def is_of_another(self, change: RunChange) -> bool:
         """Whether a change was meant for an earlier run that the same request had made, and hit the later one.
@@ -135,7 +137,8 @@ class Ledger:
 
     # -- what became of runs ---------------------------------------------------------------------
 
-    def _note_run(self, account: Account | None, after: RunState) -> bool:
+    def _note_run(self, account: Account | None, change: RunChange) -> bool:
+        after = change.after
         if account is None or _is_new(account.run, after):
             self.accounts[after.run_id] = Account(after, {after.revision: after}, moved_at=self._time())
             return True
@@ -148,7 +151,7 @@ class Ledger:
         for what in (*_wrong(before, after), *_invented(account, after)):
             self._complain(f"{where}: {what}")
         if before.pair != after.pair:
-            self._note_dispatch(account, after, where)
+            self._note_dispatch(account, change, where)
         if before.status.is_final and not after.status.is_final:
             account.outdated.update(before.seen)
         self._note_holder(account, after, where)
@@ -169,9 +172,9 @@ class Ledger:
             if bound != after.holder:
                 self._complain(f"{where}: one dispatch, two holders: {bound} and {after.holder}")
 
-    def _note_dispatch(self, account: Account, after: RunState, where: str) -> None:
-        before, end = account.run, account.end
-        if end > after.base_seq:
+    def _note_dispatch(self, account: Account, change: RunChange, where: str) -> None:
+        before, after, end = account.run, change.after, account.end
+        if any(not self._is_late(before.pair, seq, change) for seq in range(after.base_seq + 1, end + 1)):
             self._complain(f"{where}: what was recorded up to #{end} is forgotten, it begins at #{after.base_seq}")
         is_fruitful = account.has_learnt or before.status.is_final
         account.barren = 0 if is_fruitful else account.barren + (before.pair in self.started)
@@ -185,12 +188,24 @@ class Ledger:
         if account.idle == IDLE_DISPATCHES_MAX:
             self._complain(f"{where}: it was dispatched {account.idle} times for nothing")
 
+    def _is_late(self, pair: Pair, seq: int, change: RunChange) -> bool:
+        """Whether an entry got into the store after a dispatch was decided, and after the broker had lost its event.
+
+        It was lost with the disk of the broker then. A write of somebody who is gone brought it, unknown to all others.
+        """
+        known = 0 if change.before is None else change.before.last_seq
+        return seq > known and self.was_lost(pair, seq)
+
     def _check_burial(self, account: Account, after: RunState, where: str) -> None:
         """See that a run is buried only after so many workers were lost, one after the other, with nothing learnt."""
         self.buried.add(after.run_id)
         barren = 0 if account.has_learnt else account.barren + 1
         if barren <= after.recoveries_max:
             self._complain(f"{where}: it was buried after {barren} losses; {after.recoveries_max} are allowed")
+
+
+def _was_kept(_pair: Pair, _seq: int) -> bool:
+    return False
 
 
 def _is_new(before: RunState, after: RunState) -> bool:
