@@ -10,7 +10,7 @@ from aiki.engine.journal import EntryKind
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.ports.store import RunChange
-from aiki.testing.builders import T0, a_moment, appended, entry, orphaned, requested, started
+from aiki.testing.builders import T0, a_moment, appended, completed, entry, orphaned, requested, started
 from aiki.testing.simulation.ledger import Account, Ledger
 
 
@@ -144,6 +144,25 @@ def test_what_another_late_write_made_of_a_run_that_is_made_anew_is_taken_as_it_
     ledger.note(_changed(began.after, orphaned(began.after)))
 
     assert complaints == []
+
+
+def test_a_run_that_a_late_write_makes_again_is_told_from_another_one_of_its_key() -> None:
+    complaints: list[str] = []
+    ledger = Ledger(complaints.append, lambda: 0.0)
+    request = requested("run-1", retention=1.0)
+    made = _changed(None, request)
+    began = _changed(made.after, started(made.after))
+    ended = _changed(began.after, completed(began.after))
+    another = _changed(None, replace(request, id="another", incarnation="another"))
+
+    ledger.note(made)
+    assert not ledger.is_made_again(made)
+
+    ledger.note(began)
+    ledger.note(ended)
+    assert ledger.is_made_again(made)
+    assert not ledger.is_made_again(began)
+    assert not ledger.is_made_again(another)
 
 
 @pytest.mark.parametrize(("was_lost", "was_known"), [(True, False), (False, False), (True, True)])

@@ -68,6 +68,8 @@ class Watch:
         self._begun: dict[tuple[Pair, str], set[str]] = {}
         self.late: set[str] = set()
         """Runs of which something was written when they may have been gone."""
+        self._left_behind: dict[str, list[JournalEntry]] = {}
+        """What such writes left behind. It counts if the same request makes the run again: it is one incarnation."""
         self.taken_at: dict[str, float] = {}
         """When the broker last took a client's request for a run; the client may have heard of it much later."""
         self._told: Counter[tuple[Pair, str]] = Counter()
@@ -155,18 +157,23 @@ class Watch:
             if is_late:
                 self.late.add(run_id)
             if run_id in stale or (is_late and change.before is not None):
-                continue  # What a write leaves behind of a run that is gone contradicts nothing.
+                # What a write leaves behind of a run that is gone contradicts nothing.
+                self._left_behind.setdefault(run_id, []).extend(change.journal if is_late else ())
+                continue
             if run_id in self.late and self._ledger.is_of_another(change):
                 self._begin_anew(run_id)
+            elif self._ledger.is_made_again(change):
+                self._begin_anew(run_id, only=self._left_behind.get(run_id, ()))
             elif self._ledger.note(change) and self._world.network.is_traced:
                 self._world.network.say("store", brief(change.after))
 
-    def _begin_anew(self, run_id: str) -> None:
-        """Take a run for what the store has of it now."""
+    def _begin_anew(self, run_id: str, *, only: Sequence[JournalEntry] | None = None) -> None:
+        """Take a run for what the store has of it now; with *only* these entries, if they are given."""
         store = self._world.store
         run = done_at_once(store.load([run_id])).get(run_id)
         if run is not None:  # By a clock that is ahead it may have expired once more.
-            self._ledger.begin_anew(run, done_at_once(store.journal(run)))
+            entries = done_at_once(store.journal(run))
+            self._ledger.begin_anew(run, [entry for entry in entries if only is None or entry in only])
 
     def is_over(self, run_id: str) -> bool:
         """Tell whether a run may be gone already: retentions are shorter here than what some writes take."""

@@ -105,6 +105,13 @@ class Ledger:
         run = account.run
         return (before.incarnation, before.revision) == (run.incarnation, run.revision)
 
+    def is_made_again(self, change: RunChange) -> bool:
+        """Whether a change makes a run of the same request again that had ended, and may have expired since."""
+        account = self.accounts.get(change.after.run_id)
+        if account is None or change.before is not None:
+            return False
+        return _is_new(account.run, change.after) and account.run.incarnation == change.after.incarnation
+
     def begin_anew(self, run: RunState, entries: Sequence[JournalEntry]) -> None:
         """Take a run for what it is now, with *entries* as what counts of its journal."""
         recorded = {entry.seq: entry for entry in entries}
