@@ -130,29 +130,45 @@ def test_at_the_end_idle_places_go_at_once_and_the_others_with_what_they_hold() 
     assert broker.taken["a"] == 2
 
 
-def test_a_place_to_which_nothing_came_is_replaced_once_and_one_that_was_used_is_not() -> None:
-    broker = Broker(Sharing(["a", "b"], 4), {"a": 1, "b": 0})
+def test_a_queue_gets_another_place_once_when_nothing_came_to_those_that_it_has() -> None:
+    broker = Broker(Sharing(["a", "b"], 4), {"a": 0, "b": 0})
     broker.settle()
-    broker.acknowledge(0)
-    first = {tag: broker.sharing.queue_of(tag) for tag in broker.idle}
+    first = list(broker.idle)
 
     assert not broker.sharing.doubt_idle()
-    broker.waiting["a"] = 1
+    broker.waiting["b"] = 1
     broker.settle()
     broker.acknowledge(0)
-    used = broker.idle[-1]
+    before = set(broker.idle)
     assert broker.sharing.doubt_idle()
     broker.settle()
 
-    assert used in broker.idle
-    assert set(first) & set(broker.idle) <= {used}
-    assert {broker.sharing.queue_of(tag) for tag in broker.idle} == {"a", "b"}
+    (new,) = set(broker.idle) - before
+    assert broker.sharing.queue_of(new) == "a"
+    assert set(first) <= set(broker.idle)
     broker.sharing.doubt_idle()
     broker.settle()
     at_rest = list(broker.idle)
     for _ in range(3):
         assert not broker.sharing.doubt_idle()
+        broker.settle()
     assert broker.idle == at_rest
+
+
+def test_places_that_are_doubted_give_way_when_there_is_no_room() -> None:
+    broker = Broker(Sharing(["a", "b"], 3), {"a": 0, "b": 1})
+    broker.settle()
+    dead = next(tag for tag in broker.idle if broker.sharing.queue_of(tag) == "a")
+    broker.waiting["b"] = 1
+    broker.settle()
+    assert broker.places == 3
+
+    for _ in range(2):
+        broker.sharing.doubt_idle()
+    broker.settle()
+
+    assert dead not in broker.idle
+    assert [broker.sharing.queue_of(tag) for tag in broker.idle] == ["a"]
 
 
 @given(

@@ -27,7 +27,7 @@ class SharedSubscription(RenewedSubscription[T]):
     """Deliveries of several queues, the limit dealt out to where it is used (see ``Sharing``).
 
     As long as anything is held the channel stays, and with it what was lost on its way to an idle place. But such a
-    place would keep its queue from getting another one: idle places are replaced, once after each use.
+    place would keep its queue from getting another one, so it is not relied on for ever.
     """
 
     def __init__(self, channel: Channel, *, decode: Decode[T], refuse: Refuse, silence: float) -> None:

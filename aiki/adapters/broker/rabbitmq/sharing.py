@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import count
+from itertools import chain, count
 
 __all__ = ["Cancel", "Consume", "Sharing"]
 
@@ -51,9 +51,10 @@ class _Stage(IntEnum):
 class _Place:
     queue: str
     is_spare: bool = False
-    """It replaced one that was doubted, and nothing has come for it."""
+    """It was made because others were doubted, and nothing has come for it."""
     is_held: bool = False
-    is_doubted: bool = False
+    is_watched: bool = False
+    """Nothing has come since it was last looked at."""
     stage: _Stage = _Stage.SERVING
 
 
@@ -69,8 +70,8 @@ class Sharing:
         self._idle: dict[str, dict[str, None]] = {queue: {} for queue in self._queues}
         self._served: Counter[str] = Counter()
         """How many places of a queue the broker serves."""
-        self._doubted: set[str] = set()
-        """The queues whose next place replaces one that was doubted."""
+        self._doubted: dict[str, dict[str, None]] = {queue: {} for queue in self._queues}
+        """Places that seem idle, and may hold what was lost on its way: no queue relies on them."""
         self._leaving: dict[str, None] = {}
         """The places that are to be cancelled at once."""
 
@@ -96,6 +97,9 @@ class Sharing:
             return Cancel(next(iter(self._leaving)))
         if hungry is None:
             return None
+        doubted = next(chain(self._doubted[hungry], *self._doubted.values()), None)
+        if doubted is not None:
+            return Cancel(doubted)
         # The last idle place stays, or two would rob each other for ever.
         rich = max(self._queues, key=lambda queue: len(self._idle[queue]))
         return Cancel(next(reversed(self._idle[rich]))) if len(self._idle[rich]) > 1 else None
@@ -107,19 +111,21 @@ class Sharing:
             self._leave(tag)
 
     def doubt_idle(self) -> bool:
-        """Have each place replaced to which nothing came since the last time; tells whether there is any.
+        """Rely no more on places to which nothing came since the last time; tells whether there was any.
 
-        The broker may believe that it holds something. One that replaced another is not replaced before it was used.
+        They stay as long as there is room: what the broker believes to be with them is safe only with a live consumer.
+        One that was made for that reason is not doubted itself before it was used.
         """
+        found = False
         for queue, tags in self._idle.items():
-            doubted = [tag for tag in tags if self._places[tag].is_doubted and not self._places[tag].is_spare]
-            for tag in tags:
-                self._places[tag].is_doubted = True
-            for tag in doubted:
-                self._leave(tag)
-            if doubted and not tags:
-                self._doubted.add(queue)
-        return bool(self._leaving)
+            for tag in tuple(tags):
+                place = self._places[tag]
+                if place.is_watched and not place.is_spare:
+                    del tags[tag]
+                    self._doubted[queue][tag] = None
+                    found = True
+                place.is_watched = True
+        return found
 
     def end(self) -> None:
         """Have all places go, now or when they are acknowledged, and make no new ones."""
@@ -130,8 +136,7 @@ class Sharing:
 
     def consumed(self, move: Consume) -> None:
         """Note that the broker agreed to *move*, or is about to."""
-        self._places[move.tag] = _Place(move.queue, is_spare=move.queue in self._doubted)
-        self._doubted.discard(move.queue)
+        self._places[move.tag] = _Place(move.queue, is_spare=bool(self._doubted[move.queue]))
         self._idle[move.queue][move.tag] = None
         self._served[move.queue] += 1
         self._queues.remove(move.queue)
@@ -150,8 +155,8 @@ class Sharing:
         """Note a delivery; tells whether it may be kept. It is to be given back where its place is being cancelled."""
         place = self._places[tag]
         place.is_held = True
-        place.is_spare = place.is_doubted = False
-        self._idle[place.queue].pop(tag, None)
+        place.is_spare = place.is_watched = False
+        self._take_out(tag)
         self._leaving.pop(tag, None)
         return place.stage < _Stage.CALLED_OFF
 
@@ -168,16 +173,22 @@ class Sharing:
     def _leave(self, tag: str) -> None:
         place = self._places[tag]
         place.stage = _Stage.LEAVING
-        self._idle[place.queue].pop(tag, None)
+        self._take_out(tag)
         if not place.is_held:
             self._leaving[tag] = None
+
+    def _take_out(self, tag: str) -> None:
+        """Count a place no more as one that waits for what may come."""
+        queue = self._places[tag].queue
+        self._idle[queue].pop(tag, None)
+        self._doubted[queue].pop(tag, None)
 
     def _move_on(self, tag: str, stage: _Stage) -> None:
         place = self._places[tag]
         if place.stage < _Stage.CALLED_OFF:
             self._served[place.queue] -= 1
         place.stage = max(place.stage, stage)
-        self._idle[place.queue].pop(tag, None)
+        self._take_out(tag)
         self._leaving.pop(tag, None)
 
     def _forget_if_over(self, tag: str) -> None:
