@@ -1,12 +1,17 @@
 """What the watch of a simulation takes for granted when it judges."""
 
 from dataclasses import replace
+from datetime import timedelta
+from random import Random
 
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.dispatching import execute_run
-from aiki.testing.builders import T0, running
-from aiki.testing.simulation.invariants import followed
-from aiki.testing.simulation.world import Order
+from aiki.ports.store import RunChange
+from aiki.testing.builders import T0, after, completed, running
+from aiki.testing.simulation.invariants import Watch, followed
+from aiki.testing.simulation.loop import SimulationLoop
+from aiki.testing.simulation.store import done_at_once
+from aiki.testing.simulation.world import START, Order, World
 
 
 def an_order() -> ExecuteRun:
@@ -32,3 +37,21 @@ def test_a_worker_that_holds_nothing_any_more_followed_what_arrived_last() -> No
 
     assert followed(order, None) == order
     assert followed(None, None) is None
+
+
+def test_a_run_is_over_as_soon_as_somebody_whose_clock_is_ahead_has_removed_it() -> None:
+    loop = SimulationLoop()
+    world = World(loop, Random(1), partitions=1)
+    watch = Watch(world, [])
+    run = running(retention=(START - T0).total_seconds() + 3600)
+    ended = after(run, completed(run))
+    assert ended.expires_at is not None
+    for change in (RunChange.between(None, run), RunChange.between(replace(run, revision=1), ended)):
+        assert not done_at_once(world.store.commit([change]))
+    was_over = watch.is_over(run.run_id)
+
+    done_at_once(world.store.expire(now=ended.expires_at + timedelta(seconds=1), limit=10))
+
+    assert not was_over
+    assert watch.is_over(run.run_id)
+    loop.close()
