@@ -221,8 +221,10 @@ class Worker:
                 on_notice=self._crew.on_notice,
             )
             try:
-                await session.open(self.queues, prefetch=self._room())
+                queues, room = self.queues, self._room()
+                await session.open(queues, prefetch=room)
                 self._session = session
+                await self._catch_up(session, queues, room)
                 self._taking.set()
                 pause = PAUSE_FIRST
                 await session.wait_until_lost()
@@ -235,6 +237,16 @@ class Worker:
                 await session.close()
             await asyncio.sleep(random.uniform(0, pause))
             pause = min(pause * 2, PAUSE_LAST)
+
+    async def _catch_up(self, session: Session, queues: tuple[str, ...], room: int) -> None:
+        """Tell a session what was said while it subscribed, which for a broker that is away takes for ever.
+
+        A worker that stops and takes orders all the same would give each back, and be given it again.
+        """
+        if self._stopping:
+            await session.stop_taking()
+        elif (queues, room) != (self.queues, self._room()):
+            self._take_anew()
 
     def _on_served(self, serving: asyncio.Task[None]) -> None:
         error = None if serving.cancelled() else serving.exception()

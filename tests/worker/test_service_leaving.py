@@ -1,15 +1,17 @@
 """How workers leave: in order, at once, and without holding what others could go on with."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from aiki.engine.commands import ExecuteRun
+from aiki.adapters.broker.memory import MemoryBroker
+from aiki.engine.commands import ExecuteRun, WorkerCommand
 from aiki.engine.events import LeaseRenewed, RunOrphaned
 from aiki.engine.status import RunStatus
+from aiki.ports.broker import Subscription
 from aiki.sdk.client import Client
 from aiki.sdk.run import Run
 from aiki.sdk.task import task
@@ -24,6 +26,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
+        self.lets_go = asyncio.Event()
+        self.lets_go.set()
         self.begun = 0
         self.stopped = 0
         self.done: list[str] = []
@@ -35,6 +39,7 @@ class Bench:
                 await self.open.wait()
             except asyncio.CancelledError:
                 self.stopped += 1
+                await self.lets_go.wait()
                 raise
             self.done.append(name)
             return name
@@ -211,6 +216,51 @@ async def test_a_stop_during_an_outage_is_bounded_and_loses_nothing() -> None:
         bench.open.set()
         async with a_worker(engine, bench):
             assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
+
+
+async def test_a_worker_that_is_stopped_while_it_subscribes_takes_no_orders_to_give_them_back_again_and_again() -> None:
+    bench = Bench()
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench) as worker:
+            broker = worker._surroundings.broker
+            assert isinstance(broker, MemoryBroker)
+            handle = await bench.working.enqueue(client, "a")
+            await eventually(lambda: bench.begun)
+            gate = Gate(broker)
+            bench.lets_go.clear()
+            engine.hub.disconnect(broker)
+            await eventually(lambda: gate.waiting and engine.hub.ready("working@1.0.0"))
+
+            stopping = asyncio.create_task(worker.stop())
+            await eventually(lambda: worker._stopping)
+            gate.open.set()
+            await eventually(lambda: gate.passed)
+            await eventually(lambda: engine.hub.ready("working@1.0.0"))
+            bench.lets_go.set()
+            await asyncio.wait_for(stopping, SOON)
+
+        run = (await engine.store.load([handle.id]))[handle.id]
+        assert run.pair.epoch <= 3
+        bench.open.set()
+        async with a_worker(engine, bench):
+            assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
+
+
+class Gate:
+    """Lets whoever subscribes to commands wait until it is open."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.open = asyncio.Event()
+        self.waiting = self.passed = 0
+        self._consume = broker.consume_commands
+        broker.consume_commands = self._consume_later  # type: ignore[method-assign]
+
+    async def _consume_later(self, queues: Collection[str], *, prefetch: int) -> Subscription[WorkerCommand]:
+        self.waiting += 1
+        await self.open.wait()
+        self.passed += 1
+        return await self._consume(queues, prefetch=prefetch)
 
 
 class Lease:
