@@ -59,6 +59,7 @@ class _Memory:
     def __init__(self, path: Path) -> None:
         self.called: dict[int, bool] = {}
         """The jobs that were asked for, and whether there was an answer."""
+        self.called_at: dict[int, float] = {}
         self.waiting: dict[str, int] = {}
         """The runs that were accepted and not heard of, with their jobs."""
         self.said: set[int] = set()
@@ -69,6 +70,7 @@ class _Memory:
         match line["what"]:
             case "called":
                 self.called[line["job"]] = False
+                self.called_at[line["job"]] = line["at"]
             case "answered":
                 self.called[line["job"]] = True
                 if line["outcome"] == "accepted":
@@ -127,16 +129,17 @@ class _Load:
         again = [job_of(number) for number, is_answered in memory.called.items() if not is_answered]
         async with asyncio.TaskGroup() as group:
             for run_id, number in memory.waiting.items():
-                job = job_of(number)
-                group.create_task(self._follow(job, self._client.handle(run_id, job.workflow)))
+                job, since = job_of(number), self._memory.called_at[number]
+                group.create_task(self._follow(job, self._client.handle(run_id, job.workflow), since))
             for job in again:
                 if job.is_keyed and job.number < BURST:
                     group.create_task(self._start(job))
 
     async def _start(self, job: Job) -> None:
+        since = time.time()
         handle = await self._enqueue(job)
         if handle is not None:
-            await self._follow(job, handle)
+            await self._follow(job, handle, since)
 
     async def _enqueue(self, job: Job) -> Handle[Any] | None:
         wanted = _with_options(job)
@@ -160,14 +163,14 @@ class _Load:
             self._recorder.write("answered", job=job.number, outcome="accepted", run_id=handle.id)
             return handle
 
-    async def _follow(self, job: Job, handle: Handle[Any]) -> None:
-        """Say what has to be said, and wait for the end. What a wiped broker held is said again."""
-        since, in_doubt = _now_as_file_time(), False
+    async def _follow(self, job: Job, handle: Handle[Any], since: float) -> None:
+        """Say what has to be said, and wait for the end. What a broker held that was wiped *since* is said again."""
+        in_doubt = False
         if job.says is not None and job.number not in self._memory.said:
             await self._say(job, handle)
         while not await self._has_ended(handle):
             if self._was_wiped(since):
-                since, in_doubt = _now_as_file_time(), True
+                since, in_doubt = time.time(), True
             if in_doubt:
                 there = await self._is_there(handle)
                 if there is False:
@@ -214,11 +217,13 @@ class _Load:
         return True
 
     def _was_wiped(self, since: float) -> bool:
-        return self._wiped.exists() and self._wiped.stat().st_mtime >= since
+        # Files are stamped with the time of the last tick of the system, some milliseconds ago.
+        return self._wiped.exists() and self._wiped.stat().st_mtime >= since - 0.05
 
     async def _burst(self) -> None:
         numbers = [next(self._burst_numbers) for _ in range(BURST_SIZE)]
         jobs = [job_of(number) for number in numbers]
+        since = time.time()
         for number in numbers:
             self._recorder.write("called", job=number)
         calls = [chaos_chain.arguments(number, BURST_STEPS) for number in numbers]
@@ -235,7 +240,7 @@ class _Load:
             self._recorder.write("answered", job=number, outcome="accepted", run_id=handle.id)
         async with asyncio.TaskGroup() as group:
             for job, handle in zip(jobs, handles, strict=True):
-                group.create_task(self._follow(job, handle))
+                group.create_task(self._follow(job, handle, since))
 
 
 def _with_options(job: Job) -> Workflow[..., Any]:
@@ -243,11 +248,6 @@ def _with_options(job: Job) -> Workflow[..., Any]:
     if job.is_keyed:
         return job.workflow.with_options(recoveries_max=1000, idempotency_key=job.key)
     return job.workflow.with_options(recoveries_max=1000, confirm="stored" if job.waits_for_store else "broker")
-
-
-def _now_as_file_time() -> float:
-    # Files are stamped with the time of the last tick of the system, some milliseconds ago.
-    return time.time() - 0.05
 
 
 async def _work(number: int, in_flight: int, folder: Path) -> None:
