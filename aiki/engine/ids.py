@@ -17,6 +17,7 @@ __all__ = [
     "partition_of",
     "run_id_at",
     "run_id_for_key",
+    "run_id_within",
     "task_id_of",
 ]
 
@@ -29,7 +30,27 @@ def run_id_at(now: datetime, entropy: bytes) -> str:
     milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
     random = int.from_bytes(entropy[:10], "big")
     value = milliseconds << 80 | 0x7 << 76 | (random >> 62 & 0xFFF) << 64 | 0b10 << 62 | random & ((1 << 62) - 1)
-    return str(UUID(int=value))
+    return _as_uuid(f"{value:032x}")
+
+
+def run_id_within(partition: int, partitions: int, now: datetime, entropy: bytes) -> str:
+    """Make an id as ``run_id_at`` does that belongs to *partition*: nearly always, for up to a few dozen *partitions*.
+
+    Of the random bits only the last twelve are looked at, and for a bounded time. An id of another partition
+    names a run just as well.
+    """
+    run_id = run_id_at(now, entropy)
+    head, tail = run_id[:-3], int(run_id[-3:], 16)
+    before = crc32(head.encode())
+    for number in range(tail, tail + _TRIES):
+        text = f"{number & 0xFFF:03x}"
+        if crc32(text.encode(), before) % partitions == partition:
+            return head + text
+    return run_id
+
+
+# Of eight partitions, one in five thousand ids is of another one than was asked for.
+_TRIES = 64
 
 
 def run_id_for_key(workflow: str, key: str) -> str:
@@ -67,5 +88,8 @@ def _uuid5(name: str) -> str:
     digest = bytearray(sha1(AIKI_NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
+    return _as_uuid(digest.hex())
+
+
+def _as_uuid(text: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -3,20 +3,20 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from os import urandom
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 from uuid import uuid4
 
 from aiki.engine.commands import AnnounceAcceptance
 from aiki.engine.events import RunRequested
-from aiki.engine.ids import run_id_at, run_id_for_key
+from aiki.engine.ids import run_id_for_key
 from aiki.engine.payload import Payload, digest
 from aiki.errors import AcceptanceTimeoutError, AikiError, EnqueueTimeoutError, IdempotencyConflictError
 from aiki.sdk.connection import Connection
 from aiki.sdk.handle import Handle
 from aiki.sdk.options import WorkflowOptions
 from aiki.sdk.outcomes import Acceptance
+from aiki.sdk.run_ids import RunIds
 
 __all__ = ["RunStarter", "Target"]
 
@@ -38,6 +38,7 @@ class RunStarter:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._run_ids = RunIds()
 
     async def start(
         self, target: Target[R], payloads: Sequence[Payload], options: WorkflowOptions, *, timeout: float
@@ -131,7 +132,7 @@ class RunStarter:
         key = options.idempotency_key
         return RunRequested(
             id=uuid4().hex,
-            run_id=run_id_at(now, urandom(10)) if key is None else run_id_for_key(target.workflow, key),
+            run_id=self._new_run_id(now) if key is None else run_id_for_key(target.workflow, key),
             at=now,
             incarnation=uuid4().hex,
             workflow=target.workflow,
@@ -149,6 +150,9 @@ class RunStarter:
             tags=options.tags,
             retention=options.retention,
         )
+
+    def _new_run_id(self, now: datetime) -> str:
+        return self._run_ids.next(now, self._connection.broker.partitions)
 
 
 async def _as_it_is(error: AikiError) -> AikiError:

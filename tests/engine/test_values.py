@@ -16,6 +16,7 @@ from aiki.engine.ids import (
     partition_of,
     run_id_at,
     run_id_for_key,
+    run_id_within,
     task_id_of,
 )
 from aiki.engine.payload import digest, dump_payload, load_payload
@@ -84,6 +85,28 @@ def test_run_ids_keep_74_bits_of_what_is_random(one: bytes, other: bytes) -> Non
 
     same_bits = int.from_bytes(one, "big") & mask == int.from_bytes(other, "big") & mask
     assert (run_id_at(now, one) == run_id_at(now, other)) is same_bits
+
+
+@given(
+    st.integers(1, 16).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))),
+    st.binary(min_size=10, max_size=10),
+)
+def test_a_run_id_may_be_made_for_a_partition(place: tuple[int, int], entropy: bytes) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    run_id = run_id_within(*place, now, entropy)
+
+    assert UUID(run_id).version == 7
+    # All but the last twelve bits are as random as those of any other.
+    assert run_id[:-3] == run_id_at(now, entropy)[:-3]
+    assert partition_of(run_id, place[1]) == place[0] or run_id == run_id_at(now, entropy)
+
+
+def test_hardly_any_run_id_is_of_another_partition_than_was_asked_for() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    made = [run_id_within(5, 8, now, number.to_bytes(10, "big")) for number in range(2000)]
+
+    assert sum(partition_of(run_id, 8) == 5 for run_id in made) > 1990
 
 
 def test_a_key_names_one_run_of_one_workflow() -> None:

@@ -11,6 +11,7 @@ from aiki.testing.builders import T0, after, completed, running
 from aiki.testing.simulation.invariants import Watch, followed
 from aiki.testing.simulation.loop import SimulationLoop
 from aiki.testing.simulation.store import done_at_once
+from aiki.testing.simulation.workload import Job, approval
 from aiki.testing.simulation.world import START, Order, World
 
 
@@ -55,3 +56,13 @@ def test_a_run_is_over_as_soon_as_somebody_whose_clock_is_ahead_has_removed_it()
     assert not was_over
     assert watch.is_over(run.run_id)
     loop.close()
+
+
+def test_words_change_places_only_if_the_broker_lost_its_data_between_them() -> None:
+    job = Job(0, approval, (), fits=lambda result: bool(result == 112), says=(("send", 5), ("send", 6)))
+    whole = [result for result in (112, 110, 130, 132) if job.is_right(result, in_vain=False)]
+
+    job.is_parted = True
+
+    assert whole == [112]
+    assert [result for result in (112, 110, 130, 132) if job.is_right(result, in_vain=False)] == [112, 130]

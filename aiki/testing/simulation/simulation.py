@@ -196,6 +196,8 @@ class _Simulation:
 
     def _on_wipe(self) -> None:
         """Have the queues rebuilt once the broker is back."""
+        for job in self._jobs:
+            job.is_parted |= 0 < job.said < len(job.says)
         self._wiped_at = self._world.loop.time()
         self._rebuilds += 1
         self._world.loop.later(self._world.random.choice((2.0, 30.0, 30.0)), self._begin_rebuilding)
@@ -302,7 +304,9 @@ def _from_seed(seed: int) -> Iterator[None]:
         with (
             patch.object(os, "urandom", source.randbytes),
             patch.object(global_random, "_urandom", source.randbytes),
-            patch("aiki.sdk.starting.urandom", source.randbytes),
+            patch("aiki.sdk.run_ids.urandom", source.randbytes),
+            # A simulation has few runs: each is to belong to another partition, and all to none.
+            patch("aiki.sdk.run_ids.RUNS_TOGETHER", 1),
             patch.object(Threads, "call", _call_inline),
         ):
             yield

@@ -302,6 +302,8 @@ class Job:
     is_saying: bool = False
     is_unsure: bool = False
     """One of them may have been said twice: its client died, or gave up, while it was under way."""
+    is_parted: bool = False
+    """The broker lost its data between two of them: what a frozen process still has of the first may come last."""
     said: int = 0
     """How many of them were confirmed."""
     heard: int = 0
@@ -329,11 +331,16 @@ class Job:
         """Whether *result* is what has to come of it, or may if its cancellation was *in vain*."""
         if in_vain and result == NOT_CANCELLED:
             return self.ends_cancelled
+        if self.is_parted and result == _OTHER_ORDER:
+            return True
         return self.fits(result) or (self.is_unsure and result in _OTHER_WORDS)
 
 
+# What an approval makes of 6 and 5.
+_OTHER_ORDER = 130
+
 # What an approval makes of 5 and 5, 6 and 5, 6 and 6: where one word was lost with a broker, both are said again.
-_OTHER_WORDS = (110, 130, 132)
+_OTHER_WORDS = (110, _OTHER_ORDER, 132)
 
 
 def _is(expected: Any) -> Callable[[Any], bool]:
