@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
+from aiki.adapters.broker.rabbitmq.subscription import RabbitSubscription
 from aiki.errors import DeliveryLostError
 from tests.adapters.rabbit_system import RabbitSystem
 
@@ -26,3 +28,27 @@ async def test_whoever_stops_what_somebody_else_closes_is_told_and_not_cancelled
 
     with pytest.raises(DeliveryLostError):
         await stopping
+
+
+async def test_whoever_is_cancelled_while_a_subscription_closes_is_cancelled(system: RabbitSystem) -> None:
+    """The driver waits with ``asyncio.wait_for``, which swallows a cancellation in the moment of success."""
+    broker = await system.connect()
+    subscription = await broker.consume_events(0, prefetch=1)
+    assert isinstance(subscription, RabbitSubscription)
+    close, under_way = subscription._channel.close, asyncio.Event()
+
+    async def swallow(*_: object, **__: object) -> None:
+        under_way.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    subscription._channel.close = swallow  # type: ignore[method-assign]
+    closing = asyncio.create_task(subscription.close())
+    await under_way.wait()
+
+    closing.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(closing, 5)
+    subscription._channel.close = close  # type: ignore[method-assign]
+    await subscription.close()

@@ -135,7 +135,9 @@ class RabbitSubscription(Subscription[T], Generic[T]):
         for task in self._beside:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
-        await self._close_channel()
+        # In a task of its own: the driver swallows a cancellation that comes in the moment of success, and the
+        # caller's is to arrive.
+        await asyncio.wait({self._do_beside(self._close_channel())})
 
     def lose(self, reason: str) -> None:
         """End the subscription: what was delivered is not ours any more."""
