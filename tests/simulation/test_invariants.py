@@ -66,3 +66,22 @@ def test_words_change_places_only_if_the_broker_lost_its_data_between_them() -> 
 
     assert whole == [112]
     assert [result for result in (112, 110, 130, 132) if job.is_right(result, in_vain=False)] == [112, 130]
+
+
+def test_a_letter_is_owed_unless_the_broker_lost_it_and_its_run_is_forgotten() -> None:
+    loop = SimulationLoop()
+    world = World(loop, Random(1), partitions=1)
+    watch = Watch(world, [])
+    ledger = watch._ledger
+    ledger.buried["run-1"] = 5.0
+
+    def is_owed(*, wiped_at: float, made_again: bool) -> bool:
+        world.wiped_at = wiped_at
+        ledger.made_again = {"run-1"} if made_again else set()
+        return any("there is no letter" in what for what in watch.left_over())
+
+    assert is_owed(wiped_at=0.0, made_again=False)
+    assert is_owed(wiped_at=6.0, made_again=False)
+    assert is_owed(wiped_at=4.0, made_again=True)
+    assert not is_owed(wiped_at=6.0, made_again=True)
+    loop.close()

@@ -347,8 +347,14 @@ class Watch:
         for stored in page.letters:
             if stored.letter.run_id not in self._ledger.buried:
                 yield f"a dead letter: {stored.letter.reason}: {stored.letter.detail}"
-        for run_id in self._ledger.buried - about:
-            yield f"run {run_id[-6:]} was buried, and there is no letter"
+        for run_id, buried_at in self._ledger.buried.items():
+            if run_id not in about and not self._is_forgotten_since(run_id, buried_at):
+                yield f"run {run_id[-6:]} was buried, and there is no letter"
+
+    def _is_forgotten_since(self, run_id: str, buried_at: float) -> bool:
+        """Tell whether the broker lost a letter, and the run expired: then nobody can know that there was one."""
+        is_gone = run_id in self._ledger.made_again or self.is_over(run_id)
+        return is_gone and self._world.wiped_at > buried_at
 
 
 def _entries(event: Event) -> Iterator[tuple[Pair, int]]:

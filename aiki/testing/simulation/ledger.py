@@ -78,7 +78,10 @@ class Ledger:
 
     def __init__(self, complain: Callable[[str], None], time: Callable[[], float]) -> None:
         self.accounts: dict[str, Account] = {}
-        self.buried: set[str] = set()
+        self.buried: dict[str, float] = {}
+        """The runs that were buried, and when that was last."""
+        self.made_again: set[str] = set()
+        """The runs that expired, and were asked for once more."""
         self.started: set[Pair] = set()
         """The dispatches that a worker has begun, as far as the broker has heard."""
         self.was_lost: Callable[[Pair, int], bool] = _was_kept
@@ -147,6 +150,8 @@ class Ledger:
     def _note_run(self, account: Account | None, change: RunChange) -> bool:
         after = change.after
         if account is None or _is_new(account.run, after):
+            if account is not None:
+                self.made_again.add(after.run_id)
             self.accounts[after.run_id] = Account(after, {after.revision: after}, moved_at=self._time())
             return True
         before = account.run
@@ -205,7 +210,7 @@ class Ledger:
 
     def _check_burial(self, account: Account, after: RunState, where: str) -> None:
         """See that a run is buried only after so many workers were lost, one after the other, with nothing learnt."""
-        self.buried.add(after.run_id)
+        self.buried[after.run_id] = self._time()
         barren = 0 if account.has_learnt else account.barren + 1
         if barren <= after.recoveries_max:
             self._complain(f"{where}: it was buried after {barren} losses; {after.recoveries_max} are allowed")

@@ -101,6 +101,8 @@ class World:
         self.is_store_away = False
         self.is_broker_stopped = False
         self.was_wiped = False
+        self.wiped_at = 0.0
+        """When the broker lost its data last."""
         self.sweep_every = 30.0
         self.lost_at = 0.0
         """When the last of those was replaced that ended in whatever way: nobody may have been told."""
@@ -225,6 +227,7 @@ class World:
             return
         self._note("broker is lost", None)
         self.is_broker_stopped = self.was_wiped = True
+        self.wiped_at = self.loop.time()
         self.hub.lose_everything()
         self._swallow()
         self.on_wipe()
