@@ -42,7 +42,7 @@ async def test_whoever_is_cancelled_while_a_subscription_closes_is_cancelled(sys
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
 
-    subscription._channel.close = swallow  # type: ignore[method-assign]
+    subscription._channel.close = swallow  # type: ignore[method-assign]  # of this channel alone
     closing = asyncio.create_task(subscription.close())
     await under_way.wait()
 

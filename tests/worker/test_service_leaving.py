@@ -247,6 +247,26 @@ async def test_a_worker_that_is_stopped_while_it_subscribes_takes_no_orders_to_g
             assert await handle.wait_for_completion(timeout=SOON) == ["a-1", "a-2"]
 
 
+async def test_what_a_worker_is_given_while_it_subscribes_is_served_too() -> None:
+    bench, later = Bench(), Bench()
+    later.working.name = "later"
+    async with an_engine() as engine:
+        client = await engine.client()
+        async with a_worker(engine, bench) as worker:
+            broker = worker._surroundings.broker
+            assert isinstance(broker, MemoryBroker)
+            gate = Gate(broker)
+            engine.hub.disconnect(broker)
+            await eventually(lambda: gate.waiting)
+
+            worker.registry.add(later.working)
+            gate.open.set()
+            later.open.set()
+
+            handle = await later.working.enqueue(client, "b")
+            assert await handle.wait_for_completion(timeout=SOON) == ["b-1", "b-2"]
+
+
 class Gate:
     """Lets whoever subscribes to commands wait until it is open."""
 
@@ -254,7 +274,7 @@ class Gate:
         self.open = asyncio.Event()
         self.waiting = self.passed = 0
         self._consume = broker.consume_commands
-        broker.consume_commands = self._consume_later  # type: ignore[method-assign]
+        broker.consume_commands = self._consume_later  # type: ignore[method-assign]  # of this broker alone
 
     async def _consume_later(self, queues: Collection[str], *, prefetch: int) -> Subscription[WorkerCommand]:
         self.waiting += 1
