@@ -118,9 +118,6 @@ def _taken_over(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, 
         return _appended(run, event, entries, moment)
     if any(entry.seq > run.last_seq for entry in entries):
         return _beyond_the_end(run, event, moment)
-    if run.status.is_suspended or run.status is RunStatus.PAUSED:
-        # Said again after the run was given back: it is all there, but a rebuild knows of what was never written.
-        return Decision(learnt(run, tuple(entry for entry in entries if entry.seq > run.learnt_seq)))
     return Decision(run)
 
 
@@ -176,9 +173,7 @@ def _appended(run: RunState, event: WorkerEvent, entries: tuple[JournalEntry, ..
     if [entry.seq for entry in new] != [*expected] or any(entry.epoch != run.pair.epoch for entry in entries):
         return superseded(run, event, moment)
 
-    grown = replace(run, last_seq=run.last_seq + len(new), base_seq=_past_clocks(run, entries))
-    # Not only the new ones: the write of their journal may have worked when that of the run did not.
-    after = learnt(grown, tuple(entry for entry in entries if entry.seq > run.learnt_seq))
+    after = learnt(replace(run, last_seq=run.last_seq + len(new), base_seq=_past_clocks(run, entries)), new)
     return Decision(after, journal=new, commands=_progress(run, after, moment))
 
 

@@ -1,14 +1,24 @@
-"""Giving each dispatch the journal of its run, so that the worker needs no read."""
+"""What orchestrators read of journals: for each dispatch, so that the worker needs no read, and for lost writes."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from aiki.engine.commands import Command, ExecuteRun
+from aiki.engine.holding import learnt
 from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
+from aiki.engine.status import RunStatus
 from aiki.orchestrator.services import Services
+from aiki.ports.store import Store
 
-__all__ = ["JournalReader", "cut", "size_of"]
+__all__ = ["JournalReader", "cut", "size_of", "with_what_is_recorded"]
+
+# Journals that are read together, at the same time; and from where on one is read from its middle, by itself.
+_READS = 20
+_LONG = 200
+# Runs at rest were written when they came to rest, with all that was known of them.
+_WRITTEN_AFTER_THEIR_JOURNALS = frozenset({RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.PAUSED})
 
 # An entry without its payload, as JSON.
 _BYTES_PER_ENTRY = 250
@@ -51,6 +61,37 @@ class JournalReader:
         # What the holder adds after this dispatch was decided is not part of what the dispatch starts from.
         known = [entry for entry in entries if entry.seq <= command.base_seq]
         return tuple(cut(known, entries_max=self._entries_max, bytes_max=self._bytes_max))
+
+
+async def with_what_is_recorded(store: Store, runs: Collection[RunState]) -> Mapping[str, RunState]:
+    """Let *runs*, fresh from the store, take over what is in their journals and not in themselves, by run id.
+
+    The journal is written before the run (rule 6). Whoever had the run to write next may have been ended in
+    between; the events that bring it about again come again, unless the broker lost its disk.
+    """
+    behind = [run for run in runs if _may_be_behind(run)]
+    tails = await _tails(store, behind)
+    return {run.run_id: learnt(run, tuple(tails.get(run.run_id, ()))) for run in runs}
+
+
+def _may_be_behind(run: RunState) -> bool:
+    return run.status in _WRITTEN_AFTER_THEIR_JOURNALS and run.last_seq > _known_of(run)
+
+
+def _known_of(run: RunState) -> int:
+    return max(run.learnt_seq, run.base_seq)  # A dispatch writes the run with everything up to its base.
+
+
+async def _tails(store: Store, runs: Sequence[RunState]) -> Mapping[str, Sequence[JournalEntry]]:
+    short = [run for run in runs if _known_of(run) <= _LONG]
+    long = [run for run in runs if _known_of(run) > _LONG]
+    found = dict(await store.journals(short)) if short else {}
+    tails = {run.run_id: [entry for entry in found[run.run_id] if entry.seq > _known_of(run)] for run in short}
+    for start in range(0, len(long), _READS):
+        some = long[start : start + _READS]
+        read = await asyncio.gather(*(store.journal(run, after_seq=_known_of(run)) for run in some))
+        tails |= {run.run_id: list(entries) for run, entries in zip(some, read, strict=True)}
+    return tails
 
 
 def cut(entries: Sequence[JournalEntry], *, entries_max: int, bytes_max: int) -> Sequence[JournalEntry]:

@@ -19,7 +19,7 @@ from aiki.observability import get_logger
 from aiki.orchestrator.cache import RunCache
 from aiki.orchestrator.committer import Committer
 from aiki.orchestrator.fold import Folded, fold
-from aiki.orchestrator.journals import JournalReader
+from aiki.orchestrator.journals import JournalReader, with_what_is_recorded
 from aiki.orchestrator.outbox import Outbox
 from aiki.orchestrator.services import Services
 from aiki.orchestrator.timers import Timers
@@ -176,7 +176,9 @@ class PartitionOwner:
     async def _load(self, run_ids: Collection[str]) -> Mapping[str, RunState | None]:
         if not run_ids:
             return {}
-        found = await self._services.patience.insist(lambda: self._services.store.load(run_ids))
+        store, patience = self._services.store, self._services.patience
+        stored = await patience.insist(lambda: store.load(run_ids))
+        found = await patience.insist(lambda: with_what_is_recorded(store, stored.values()))
         self._services.stats.runs_loaded += len(run_ids)
         return {run_id: found.get(run_id) for run_id in run_ids}
 

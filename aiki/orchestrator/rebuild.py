@@ -6,23 +6,19 @@ deciding make a new dispatch (rule 1), so that rebuilding twice, or a queue that
 out not to be lost, does no harm.
 """
 
-import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from aiki.engine.changing import replace
 from aiki.engine.commands import Command, SendEvent
 from aiki.engine.decision import Moment
 from aiki.engine.dispatching import awaits_elsewhere, doubt
 from aiki.engine.ending import outcome
-from aiki.engine.events import DispatchDoubted, JournalAppended, RunOrphaned, RunStarted
-from aiki.engine.holding import learnt
+from aiki.engine.events import DispatchDoubted, RunOrphaned
 from aiki.engine.ids import partition_of
-from aiki.engine.journal import JournalEntry
 from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.observability import get_logger
-from aiki.orchestrator.journals import cut
+from aiki.orchestrator.journals import with_what_is_recorded
 from aiki.orchestrator.letters import send_letters_again
 from aiki.orchestrator.timers import timer_fired
 from aiki.ports.broker import OrchestratorBroker
@@ -35,10 +31,6 @@ log = get_logger(__name__)
 
 _PAGE = 500
 _REBUILDER = "rebuild"
-
-_READS = 20  # Journals that are read at the same time.
-_ENTRIES_MAX = 1_000
-_ENTRIES_BYTES_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +106,9 @@ async def _rebuild_page(
     timeout: float,
 ) -> RebuildReport:
     moment = Moment(clock.now(), "")
-    found = await _relearnt(runs, store, moment)
-    lessons = [lesson for one in found for lesson in one.lessons]
-    runs = [one.run for one in found]
+    # As whoever owns their partitions will see them.
+    stored = await store.load([run.run_id for run in runs])
+    runs = [*(await with_what_is_recorded(store, stored.values())).values()]
     dispatches = [command for run in runs for command in _dispatch(run, moment, blame=blame)]
     timers = [
         SendEvent(event=timer_fired(run, run.due_at, moment.now))
@@ -124,82 +116,11 @@ async def _rebuild_page(
         if run.due_at is not None and run.due_at <= moment.now and not _is_dispatched(run)
     ]
     outcomes = await _outcomes_of_children(runs, store, moment)
-    # What can be told to a run comes first: it may be all that the run waits for. And before a run can be told of
-    # the end of anything, it has to know that it started that.
-    commands: list[Command] = [*lessons, *outcomes, *dispatches, *timers]
+    # What can be told to a run comes first: it may be all that the run waits for.
+    commands: list[Command] = [*outcomes, *dispatches, *timers]
     if commands:
         await broker.send(commands, timeout=timeout)
     return RebuildReport(len(runs), len(dispatches), len(timers), len(outcomes))
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A run as it is going to be after its lessons."""
-
-    run: RunState
-    lessons: tuple[SendEvent, ...] = ()
-
-
-async def _relearnt(runs: Sequence[RunState], store: Store, moment: Moment) -> Sequence[_Found]:
-    """Find what is in the journals of *runs* and not in themselves.
-
-    The journal is written first. Whoever had the run to write next may have been ended before, and the event
-    that would have brought it about again may have been lost with the broker.
-    """
-    found: list[_Found] = []
-    for start in range(0, len(runs), _READS):
-        some = runs[start : start + _READS]
-        journals = await asyncio.gather(*(_unlearnt(run, store) for run in some))
-        found += [_lessons(run, entries, moment) for run, entries in zip(some, journals, strict=True)]
-    return found
-
-
-async def _unlearnt(run: RunState, store: Store) -> Sequence[JournalEntry]:
-    if not (_is_dispatched(run) or run.status.is_suspended or run.status is RunStatus.PAUSED):
-        return ()
-    # A dispatch writes the run with everything up to its base.
-    return await store.journal(run, after_seq=max(run.learnt_seq, run.base_seq))
-
-
-def _lessons(run: RunState, entries: Sequence[JournalEntry], moment: Moment) -> _Found:
-    """Let the holder say again what it had said; where its start was lost too, somebody starts in its place."""
-    after = learnt(run, tuple(entries))
-    if after is run:
-        return _Found(run)
-    events: list[RunStarted | JournalAppended] = []
-    if run.status is RunStatus.QUEUED:
-        after = replace(after, status=RunStatus.RUNNING, holder=_REBUILDER)
-        events.append(
-            RunStarted(
-                id=f"{_rebuilt(run)}:started",
-                run_id=run.run_id,
-                at=run.dispatched_at or moment.now,
-                incarnation=run.incarnation,
-                pair=run.pair,
-                worker=_REBUILDER,
-            )
-        )
-    events += [
-        JournalAppended(
-            id=f"{_rebuilt(run)}:{part[0].seq}",
-            run_id=run.run_id,
-            at=moment.now,
-            incarnation=run.incarnation,
-            pair=run.pair,
-            worker=after.holder or _REBUILDER,
-            entries=tuple(part),
-        )
-        for part in _parts(entries)
-    ]
-    return _Found(after, tuple(SendEvent(event=event) for event in events))
-
-
-def _parts(entries: Sequence[JournalEntry]) -> Iterator[Sequence[JournalEntry]]:
-    """Part *entries* into what fits into a message."""
-    while entries:
-        part = cut(entries, entries_max=_ENTRIES_MAX, bytes_max=_ENTRIES_BYTES_MAX) or entries[:1]
-        yield part
-        entries = entries[len(part) :]
 
 
 def _rebuilt(run: RunState) -> str:

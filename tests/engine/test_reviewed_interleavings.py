@@ -273,18 +273,6 @@ def test_rule_6_logical_time_starts_with_the_start_whose_entries_were_stored() -
     assert after(crashed, start).started_at == start.at
 
 
-def test_rule_6_what_an_entry_changes_is_changed_when_it_is_said_again() -> None:
-    run = running()
-    event = scheduled(run)
-    crashed = half_stored(run, event)
-
-    decision = decide(crashed, event, a_moment())
-
-    assert decision.run is not None
-    assert decision.run.pending == ("task-1",)
-    assert len(of(ExecuteTask, decision)) == 1
-
-
 # -- A recorded task never runs again ----------------------------------------------------------------------------------
 
 

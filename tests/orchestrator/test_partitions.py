@@ -10,6 +10,7 @@ import pytest
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.decide import Decision, Moment, decide
 from aiki.engine.events import CancelRequested, Event, RunRequested, SignalSent
+from aiki.engine.journal import EntryKind
 from aiki.engine.payload import NULL, Payload
 from aiki.engine.state import Pair, RunState
 from aiki.engine.status import RunStatus
@@ -23,9 +24,9 @@ from aiki.orchestrator.services import Services
 from aiki.orchestrator.stats import Stats
 from aiki.orchestrator.timers import Timers
 from aiki.ports.broker import Delivery
-from aiki.testing.builders import T0, completed, orphaned, started
+from aiki.testing.builders import T0, completed, entry, orphaned, running, started, suspended
 from tests.orchestrator.faults import SwitchedStore
-from tests.orchestrator.world import QUEUE, World, a_request
+from tests.orchestrator.world import QUEUE, World, a_request, keep
 
 
 class Rival:
@@ -144,6 +145,21 @@ async def test_what_is_said_of_a_run_that_was_not_new_after_all_counts(single: W
 
     assert (await stored(single, request.run_id)).status is RunStatus.COMPLETED
     assert len(dispatches(single)) == 1
+
+
+@pytest.mark.parametrize("known", [0, 300])
+async def test_rule_6_a_run_is_loaded_with_what_its_journal_alone_knows(single: World, known: int) -> None:
+    # Whoever stored its journal last was killed before it wrote the run: of a short one, or of one that is long.
+    run = replace(running(), base_seq=known)
+    plain = [entry(run, seq=seq) for seq in range(1, known + 1)]
+    child = entry(run, seq=known + 1, kind=EntryKind.CHILD_STARTED, operation="child:x#1", source="child")
+    await keep(single, run, *plain, child)
+    owner = Rival(single)
+
+    await owner.handle(suspended(replace(run, last_seq=known + 1)))
+
+    there = await stored(single, run.run_id)
+    assert (there.pending, there.learnt_seq) == (("child",), known + 1)
 
 
 async def test_a_request_under_a_key_is_decided_on_fresh_knowledge(single: World) -> None:

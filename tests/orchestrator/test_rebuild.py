@@ -1,13 +1,12 @@
 """MongoDB alone can rebuild every queue: nothing that was stored depends on what the broker held."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from aiki.engine.commands import ExecuteRun
-from aiki.engine.events import PauseRequested, ResumeRequested, SignalSent
+from aiki.engine.commands import ExecuteRun, ExecuteTask
+from aiki.engine.events import PauseRequested, ResumeRequested, SignalSent, TaskScheduled
 from aiki.engine.journal import EntryKind, JournalEntry, Wait, WaitKind
 from aiki.engine.payload import NULL, dump_payload
 from aiki.engine.queries import StoredDeadLetter
@@ -178,14 +177,7 @@ def starts_a_child(run: RunState) -> JournalEntry:
     return entry(run, kind=EntryKind.CHILD_STARTED, operation="child:x#1", source=CHILD, payload=None)
 
 
-def awaiting_a_child() -> RunState:
-    """A run that its holder gave back, by an orchestrator that did not know what the journal knows."""
-    run = replace(running(), last_seq=1)
-    wait = Wait(kind=WaitKind.CHILD, operation="child:x#1", name=CHILD)
-    return replace(after(run, suspended(run, waits=(wait,))), last_seq=0)
-
-
-@pytest.mark.parametrize("make", [a_run, running, awaiting_a_child])
+@pytest.mark.parametrize("make", [a_run, running])
 async def test_a_run_learns_again_what_only_its_journal_knows(world: World, make: Callable[[], RunState]) -> None:
     # The orchestrator was ended behind the write of the journal, and the broker lost the events.
     run = make()
@@ -207,31 +199,64 @@ async def test_a_run_learns_again_what_only_its_journal_knows(world: World, make
     assert found.pair.epoch == run.pair.epoch + 1
 
 
+async def test_rule_8_a_task_that_only_the_journal_knows_is_ordered_when_the_next_holder_says_it_again(
+    world: World,
+) -> None:
+    # The broker lost the order and the events that led to it; the worker that executed says that it does no more.
+    run = running()
+    await keep(world, run, entry(run, kind=EntryKind.TASK_SCHEDULED, operation="task:x#1", source="task-1"))
+    await world.orchestrator()
+    await world.publish(orphaned(run))
+    await world.until_now(lambda: world.hub.ready(QUEUE))
+
+    dispatched = await world.run(run.run_id)
+    assert dispatched is not None
+    said = TaskScheduled(
+        id="scheduled-again",
+        run_id=run.run_id,
+        at=T0,
+        incarnation=run.incarnation,
+        pair=dispatched.pair,
+        worker="w1",
+        entry=None,
+        task_id="task-1",
+        queue="elsewhere",
+        task="x",
+        operation="task:x#1",
+        attempt=1,
+        input=NULL,
+        idempotency_key="key",
+    )
+    await world.publish(started(dispatched), said)
+    await world.until_now(lambda: world.hub.ready("elsewhere"))
+
+    (order,) = world.hub.ready("elsewhere")
+    assert isinstance(order, ExecuteTask)
+    assert order.task_id == "task-1"
+
+
 def paused(run: RunState) -> RunState:
     return after(run, PauseRequested(id="pause", run_id=run.run_id, at=T0))
 
 
-@pytest.mark.parametrize("make", [a_run, awaiting_a_child])
-async def test_a_paused_run_learns_again_what_only_its_journal_knows(
-    world: World, make: Callable[[], RunState]
-) -> None:
-    # One was paused before its start was written, the other one as it rested; the start of the child was in neither.
-    run = make()
+async def test_a_paused_run_learns_again_what_only_its_journal_knows(world: World) -> None:
+    # It was paused before its start was written, and the start of the child was not written either.
+    run = a_run()
     await keep(world, paused(run), starts_a_child(run))
 
-    for _ in range(2):  # The second time there is nothing to learn.
-        await rebuild(world.store, world.client, world.clock)
-        await world.orchestrator()
-        await world.until_idle()
+    await rebuild(world.store, world.client, world.clock)
+    await world.orchestrator()
+    await world.until_idle()
 
-    found = await world.run(run.run_id)
-    assert found is not None
-    assert (found.status, found.pending) == (RunStatus.PAUSED, (CHILD,))
+    assert await status_of(world, run) is RunStatus.PAUSED
     await world.publish(ResumeRequested(id="resume", run_id=run.run_id, at=T0))
     await world.until_now(lambda: world.hub.ready(QUEUE))
     (order,) = world.hub.ready(QUEUE)
     assert isinstance(order, ExecuteRun)
     assert order.recovered, "what it had started elsewhere may have been lost with the broker"
+    found = await world.run(run.run_id)
+    assert found is not None
+    assert (found.status, found.pending) == (RunStatus.QUEUED, (CHILD,))
 
 
 @pytest.mark.parametrize("make", [a_run, running])

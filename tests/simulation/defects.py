@@ -282,9 +282,9 @@ DEFECTS = (
         "20..1020",
         (
             Change(
-                "aiki/engine/holding.py",
-                "    after = learnt(grown, tuple(entry for entry in entries if entry.seq > run.learnt_seq))",
-                "    after = learnt(grown, new)",
+                "aiki/orchestrator/partition.py",
+                "        found = await patience.insist(lambda: with_what_is_recorded(store, stored.values()))",
+                "        found = stored",
             ),
         ),
         is_uncertain=True,
