@@ -39,6 +39,8 @@ COLUMNS = (
     *("open", "due", "expires", "expiring", "document"),
 )
 INSERT = f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
+# What decides which entries count is written each time: it is in no index, and must never disagree with the document.
+ALWAYS_WRITTEN = frozenset(COLUMNS.index(name) for name in ("revision", "epoch", "base_seq"))
 UPDATE = "UPDATE runs SET {} WHERE run_id = ? AND revision = ? AND incarnation = ?"
 
 # The last entry that counts is near the end of the journal: the search goes backwards from there.
@@ -114,7 +116,8 @@ def _written(change: RunChange) -> tuple[str, Sequence[Any]]:
     row, document = _row(after), dump_document(run_to_document(after))
     if before is None:
         return INSERT, (*row, document)
-    changed = tuple(number for number, (new, old) in enumerate(zip(row, _row(before), strict=True)) if new != old)
+    pairs = enumerate(zip(row, _row(before), strict=True))
+    changed = tuple(number for number, (new, old) in pairs if new != old or number in ALWAYS_WRITTEN)
     values = [row[number] for number in changed]
     guard = (storable_text(before.run_id), before.revision, storable_text(before.incarnation))
     return _update(changed), (*values, document, *guard)
@@ -122,7 +125,7 @@ def _written(change: RunChange) -> tuple[str, Sequence[Any]]:
 
 @cache
 def _update(changed: tuple[int, ...]) -> str:
-    """Name the columns that change, and no others: SQLite writes every index with a column that is named."""
+    """Name the columns that are written, and no others: SQLite writes every index with a column that is named."""
     return UPDATE.format(", ".join(f"{name} = ?" for name in (*(COLUMNS[number] for number in changed), "document")))
 
 

@@ -186,6 +186,17 @@ class CommitsContract:
         assert set(await store.commit([late])) == {earlier.run_id}
         assert await loaded(store, now.run_id) == now
 
+    async def test_a_change_that_hits_a_run_that_was_made_again_is_whole(self, store: Store) -> None:
+        # The same request may make a run again that had expired, of which a late write knows a later dispatch.
+        now = await created(store)
+        earlier = replace(now, pair=Pair(3, "dispatch-3"))
+
+        late = RunChange.between(earlier, replace(earlier, holder="worker-1", last_seq=2), entries(1, 2, epoch=3))
+
+        if now.run_id not in await store.commit([late]):
+            assert await loaded(store, now.run_id) == late.after
+            assert await store.journal(late.after) == list(late.journal)
+
     async def test_hundreds_of_commits_at_once_are_all_kept(self, store: Store) -> None:
         runs = [a_run() for _ in range(CONCURRENT_COMMITS)]
 
