@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,8 +34,9 @@ HEARTBEAT_SECONDS = 2
 # How long the brokers wait for one of them that is silent; Erlang's default is a minute.
 NET_TICK_SECONDS = 8
 COMMAND_SECONDS = 90.0
-# A process that finds no server ends within seconds. One that ends so often has another reason.
-STARTS_MAX = 20
+# A process that finds no server ends at once. One that still ends when every fault must be over has another reason.
+STARTS_SECONDS = 120.0
+STARTS_PAUSE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,15 @@ class Service(ServerNode):
 
     def start(self, *, wait: bool = True) -> Self:
         """Start it, and start it again where it ends because no server answers: as whoever minds services does."""
-        for _ in range(STARTS_MAX - 1):
+        deadline = time.monotonic() + STARTS_SECONDS
+        while True:
             try:
                 return super().start(wait=wait)
             except ServerStartError:
-                if self.is_running or self.is_over:
-                    raise  # It is there, and never got ready; or it was ended on purpose.
-        return super().start(wait=wait)
+                # It is there, and never got ready; or it was ended on purpose.
+                if self.is_running or self.is_over or time.monotonic() > deadline:
+                    raise
+            time.sleep(STARTS_PAUSE)
 
     def prepare(self) -> None:
         self._log_before = self.log.stat().st_size if self.log.exists() else 0
