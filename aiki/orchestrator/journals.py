@@ -1,6 +1,5 @@
 """What orchestrators read of journals: for each dispatch, so that the worker needs no read, and for lost writes."""
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,9 +13,9 @@ from aiki.ports.store import Store
 
 __all__ = ["JournalReader", "cut", "size_of", "with_what_is_recorded"]
 
-# Journals that are read together, at the same time; and from where on one is read from its middle, by itself.
-_READS = 20
-_LONG = 200
+# Journals that are read together; and from what length on one is read by itself, a page at a time.
+_JOURNALS_AT_ONCE = 100
+_PAGE = 100
 # Runs at rest were written when they came to rest, with all that was known of them.
 _WRITTEN_AFTER_THEIR_JOURNALS = frozenset({RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.PAUSED})
 
@@ -69,9 +68,19 @@ async def with_what_is_recorded(store: Store, runs: Collection[RunState]) -> Map
     The journal is written before the run (rule 6). Whoever had the run to write next may have been ended in
     between; the events that bring it about again come again, unless the broker lost its disk.
     """
+    there = {run.run_id: run for run in runs}
     behind = [run for run in runs if _may_be_behind(run)]
-    tails = await _tails(store, behind)
-    return {run.run_id: learnt(run, tuple(tails.get(run.run_id, ()))) for run in runs}
+    short = [run for run in behind if run.last_seq <= _PAGE]
+    for start in range(0, len(short), _JOURNALS_AT_ONCE):
+        some = short[start : start + _JOURNALS_AT_ONCE]
+        journals = await store.journals(some)
+        for run in some:
+            unknown = tuple(entry for entry in journals[run.run_id] if entry.seq > _known_of(run))
+            there[run.run_id] = learnt(run, unknown)
+    for run in behind:
+        if run.last_seq > _PAGE:
+            there[run.run_id] = await _read_on(store, run)
+    return there
 
 
 def _may_be_behind(run: RunState) -> bool:
@@ -82,16 +91,12 @@ def _known_of(run: RunState) -> int:
     return max(run.learnt_seq, run.base_seq)  # A dispatch writes the run with everything up to its base.
 
 
-async def _tails(store: Store, runs: Sequence[RunState]) -> Mapping[str, Sequence[JournalEntry]]:
-    short = [run for run in runs if _known_of(run) <= _LONG]
-    long = [run for run in runs if _known_of(run) > _LONG]
-    found = dict(await store.journals(short)) if short else {}
-    tails = {run.run_id: [entry for entry in found[run.run_id] if entry.seq > _known_of(run)] for run in short}
-    for start in range(0, len(long), _READS):
-        some = long[start : start + _READS]
-        read = await asyncio.gather(*(store.journal(run, after_seq=_known_of(run)) for run in some))
-        tails |= {run.run_id: list(entries) for run, entries in zip(some, read, strict=True)}
-    return tails
+async def _read_on(store: Store, run: RunState) -> RunState:
+    seq = _known_of(run)
+    while page := await store.journal(run, after_seq=seq, limit=_PAGE):
+        run = learnt(run, tuple(page))
+        seq = page[-1].seq
+    return run
 
 
 def cut(entries: Sequence[JournalEntry], *, entries_max: int, bytes_max: int) -> Sequence[JournalEntry]:

@@ -147,19 +147,23 @@ async def test_what_is_said_of_a_run_that_was_not_new_after_all_counts(single: W
     assert len(dispatches(single)) == 1
 
 
-@pytest.mark.parametrize("known", [0, 300])
-async def test_rule_6_a_run_is_loaded_with_what_its_journal_alone_knows(single: World, known: int) -> None:
+@pytest.mark.parametrize(("known", "unknown"), [(0, 2), (7, 3), (300, 2), (0, 350)])
+async def test_rule_6_a_run_is_loaded_with_what_its_journal_alone_knows(
+    single: World, known: int, unknown: int
+) -> None:
     # Whoever stored its journal last was killed before it wrote the run: of a short one, or of one that is long.
     run = replace(running(), base_seq=known)
     plain = [entry(run, seq=seq) for seq in range(1, known + 1)]
-    child = entry(run, seq=known + 1, kind=EntryKind.CHILD_STARTED, operation="child:x#1", source="child")
-    await keep(single, run, *plain, child)
+    first = entry(run, seq=known + 1, kind=EntryKind.CHILD_STARTED, operation="child:x#1", source="first")
+    more = [entry(run, seq=known + seq) for seq in range(2, unknown)]
+    second = entry(run, seq=known + unknown, kind=EntryKind.CHILD_STARTED, operation="child:x#2", source="second")
+    await keep(single, run, *plain, first, *more, second)
     owner = Rival(single)
 
-    await owner.handle(suspended(replace(run, last_seq=known + 1)))
+    await owner.handle(suspended(replace(run, last_seq=known + unknown)))
 
     there = await stored(single, run.run_id)
-    assert (there.pending, there.learnt_seq) == (("child",), known + 1)
+    assert (there.pending, there.learnt_seq) == (("first", "second"), known + unknown)
 
 
 async def test_a_request_under_a_key_is_decided_on_fresh_knowledge(single: World) -> None:
