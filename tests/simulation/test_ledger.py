@@ -164,6 +164,15 @@ def test_a_run_that_a_late_write_makes_again_is_told_from_another_one_of_its_key
     assert not ledger.is_made_again(began)
     assert not ledger.is_made_again(another)
 
+    ledger.note(another)
+    for change in (
+        began := _changed(another.after, started(another.after)),
+        _changed(began.after, completed(began.after)),
+    ):
+        ledger.note(change)
+    assert ledger.is_made_again(made)
+    assert complaints == []
+
 
 @pytest.mark.parametrize(("was_lost", "was_known"), [(True, False), (False, False), (True, True)])
 def test_an_entry_is_forgotten_only_if_the_broker_lost_it_and_nobody_knew_it(was_lost: bool, was_known: bool) -> None:

@@ -86,6 +86,8 @@ class Ledger:
         """The dispatches that a worker has begun, as far as the broker has heard."""
         self.was_lost: Callable[[Pair, int], bool] = _was_kept
         """Whether nobody was told that an entry of a dispatch is stored, and the broker lost what brings it."""
+        self._made: set[tuple[str, str]] = set()
+        """The runs that were made, with their incarnations, whatever became of them."""
         self._complain = complain
         self._time = time
 
@@ -109,11 +111,11 @@ class Ledger:
         return (before.incarnation, before.revision) == (run.incarnation, run.revision)
 
     def is_made_again(self, change: RunChange) -> bool:
-        """Whether a change makes a run of the same request again that had ended, and may have expired since."""
+        """Whether a change makes a run again that had ended, for a request that had made it before, the last or not."""
         account = self.accounts.get(change.after.run_id)
         if account is None or change.before is not None:
             return False
-        return _is_new(account.run, change.after) and account.run.incarnation == change.after.incarnation
+        return _is_new(account.run, change.after) and (change.after.run_id, change.after.incarnation) in self._made
 
     def begin_anew(self, run: RunState, entries: Sequence[JournalEntry]) -> None:
         """Take a run for what it is now, with *entries* as what counts of its journal."""
@@ -152,6 +154,7 @@ class Ledger:
         if account is None or _is_new(account.run, after):
             if account is not None:
                 self.made_again.add(after.run_id)
+            self._made.add((after.run_id, after.incarnation))
             self.accounts[after.run_id] = Account(after, {after.revision: after}, moved_at=self._time())
             return True
         before = account.run
