@@ -4,8 +4,11 @@ from dataclasses import replace
 from datetime import timedelta
 from random import Random
 
+import pytest
+
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.dispatching import execute_run
+from aiki.engine.events import ResumeRequested
 from aiki.ports.store import RunChange
 from aiki.testing.builders import T0, after, completed, running
 from aiki.testing.simulation.invariants import Watch, followed
@@ -66,6 +69,28 @@ def test_words_change_places_only_if_the_broker_lost_its_data_between_them() -> 
 
     assert whole == [112]
     assert [result for result in (112, 110, 130, 132) if job.is_right(result, in_vain=False)] == [112, 130]
+
+
+@pytest.mark.parametrize(
+    ("wiped_at", "moved_on", "is_wrong"), [(0.0, False, True), (6.0, False, False), (6.0, True, True)]
+)
+def test_a_word_that_is_not_stored_must_have_come_before_the_late_write_of_a_request_that_was_lost(
+    wiped_at: float, moved_on: bool, is_wrong: bool
+) -> None:
+    loop = SimulationLoop()
+    world = World(loop, Random(1), partitions=1)
+    world.wiped_at = wiped_at
+    watch = Watch(world, [])
+    run = replace(running(), revision=1)
+    watch.taken_at[run.run_id] = 5.0
+    watch._ledger.note(RunChange(None, run))
+    if moved_on:
+        watch._ledger.note(RunChange(run, replace(run, revision=2, recoveries=1)))
+
+    world.on_settled([(ResumeRequested(id="resume", run_id=run.run_id, at=T0),)])
+
+    assert bool(watch.violations) is is_wrong
+    loop.close()
 
 
 def test_a_letter_is_owed_unless_the_broker_lost_it_and_its_run_is_forgotten() -> None:

@@ -1,5 +1,6 @@
 """What must hold in every simulation, whatever went wrong."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
@@ -203,13 +204,20 @@ class Watch:
             case RunRequested():
                 return run is not None
             case SignalSent() | CancelRequested() | PauseRequested() | ResumeRequested():
-                return run is None or run.status.is_final or event.id in run.seen
+                return run is None or run.status.is_final or event.id in run.seen or self._came_too_late(run)
             case JournalAppended(entries=entries):
                 return account is None or self._are_recorded(event, entries)
             case TaskScheduled(entry=JournalEntry() as entry):
                 return account is None or self._are_recorded(event, (entry,))
             case _:
                 return True
+
+    def _came_too_late(self, run: RunState) -> bool:
+        """Whether nothing is known of a run but a write of its request, which the broker lost.
+
+        Words that came before the write, by somebody who was gone, found no run and were refused.
+        """
+        return run.revision == 1 and self.taken_at.get(run.run_id, math.inf) < self._world.wiped_at
 
     def _are_recorded(self, event: JournalAppended | TaskScheduled, entries: Sequence[JournalEntry]) -> bool:
         account = self._ledger.accounts[event.run_id]
