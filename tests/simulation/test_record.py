@@ -118,11 +118,24 @@ def test_fresh_seeds_are_those_that_no_revision_has_passed(tmp_path: Path) -> No
         record.keep(range(20, 30), Tally(scenarios=10), revision="older", simulation=SIMULATION)
         record.keep(range(12, 15), Tally(scenarios=3, failed={13: ["it was"]}), revision="new", simulation=SIMULATION)
 
-    assert record.left(range(25), "new", fresh=True) == [range(7, 8), range(10, 12), range(15, 20)]
+    assert record.left(range(25), "new", fresh=True) == [range(7, 8), range(10, 12), range(13, 14), range(15, 20)]
     assert record.left(range(25), "new", fresh=False) == [range(12), range(15, 25)]
     text = summary(record)
     assert "| all | 0..10, 12..15, 20..30 | 23 |" in text
     assert "each counted once: **21** (0..7, 8..10, 12..13, 14..15, 20..30)" in text
+
+
+def test_a_seed_that_is_simulated_again_is_judged_by_what_simulated_it_last(tmp_path: Path) -> None:
+    with opened(tmp_path / "record.json") as record:
+        failed = Tally(scenarios=5, failed={2: ["the checker is wrong"], 4: ["a run is lost"]})
+        record.keep(range(5), failed, revision="new", simulation=SIMULATION)
+        record.keep(range(2, 3), Tally(scenarios=1), revision="new", simulation="mended")
+
+    again = Record(tmp_path / "record.json")
+
+    assert again.part("new").tally.failed == {4: ["a run is lost"]}
+    assert again.left(range(5), "new", fresh=True) == [range(4, 5)]
+    assert again.left(range(5), "new", fresh=False) == []
 
 
 def test_a_revision_is_what_a_process_imports_that_simulates() -> None:

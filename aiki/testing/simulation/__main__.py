@@ -115,7 +115,7 @@ def _simulate_all(seeds: range, *, workers: int, enough: int, brief: bool) -> in
 
 
 def _go_on(seeds: range, path: Path, *, workers: int, fresh: bool) -> int:
-    """Simulate what the record does not have yet; tells whether anything failed in this revision, ever."""
+    """Simulate what the record does not have yet; tells whether anything fails in this revision."""
     revision, simulation = revisions()
     try:
         with opened(path) as record:

@@ -101,13 +101,14 @@ class Record:
 
     def left(self, seeds: range, revision: str, *, fresh: bool) -> Sequence[range]:
         """Tell which of *seeds* are to be done; *fresh*: which violated something, or were done by no revision yet."""
-        done = self.part(revision).done
-        return list(missing(seeds, _joined([*done, *self.passed]) if fresh else done))
+        return list(missing(seeds, self.passed if fresh else self.part(revision).done))
 
     def keep(self, block: range, tally: Tally, *, revision: str, simulation: str) -> None:
         """Keep what came of *block*; once this returns, nobody has to simulate it again."""
         part = self.part(revision)
         part.add([block])
+        for seed in part.tally.failed.keys() & set(block):
+            del part.tally.failed[seed]  # What simulates was mended since, and what it says now counts.
         part.tally.add(tally)
         part.simulations[simulation] += tally.scenarios
         self._write()
