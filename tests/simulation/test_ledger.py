@@ -146,6 +146,25 @@ def test_what_another_late_write_made_of_a_run_that_is_made_anew_is_taken_as_it_
     assert complaints == []
 
 
+@pytest.mark.parametrize(("epoch_of_later", "is_mixed_up"), [(1, True), (2, False)])
+def test_entries_of_an_earlier_life_count_if_the_later_one_has_not_gone_past_their_epoch(
+    epoch_of_later: int, is_mixed_up: bool
+) -> None:
+    ledger, request = Ledger(lambda what: None, lambda: 0.0), requested("run-1")
+    earlier, later = _changed(None, request), _changed(None, request)
+    began = _changed(earlier.after, started(earlier.after))
+    learnt = _changed(began.after, appended(began.after))
+    assert learnt.journal
+    assert not learnt.writes_run
+
+    ledger.note(later)
+    for _ in range(1, epoch_of_later):
+        later = _changed(later.after, orphaned(later.after))
+        ledger.note(later)
+
+    assert ledger.is_of_another(learnt) is is_mixed_up
+
+
 def test_a_run_that_a_late_write_makes_again_is_told_from_another_one_of_its_key() -> None:
     complaints: list[str] = []
     ledger = Ledger(complaints.append, lambda: 0.0)

@@ -72,7 +72,7 @@ class Watch:
         self._left_behind: dict[str, list[JournalEntry]] = {}
         """What such writes left behind. It counts if the same request makes the run again: it is one incarnation."""
         self._mixed: set[str] = set()
-        """Runs that were made again where such writes had left entries of later epochs, which may come to count."""
+        """Runs that were made again, of which such writes brought what their second life cannot be told from."""
         self.taken_at: dict[str, float] = {}
         """When the broker last took a client's request for a run; the client may have heard of it much later."""
         self._told: Counter[tuple[Pair, str]] = Counter()
@@ -163,10 +163,12 @@ class Watch:
                 # What a write leaves behind of a run that is gone contradicts nothing.
                 self._left_behind.setdefault(run_id, []).extend(change.journal if is_late else ())
                 continue
-            if run_id in self._mixed or (run_id in self.late and self._ledger.is_of_another(change)):
+            left = self._left_behind.get(run_id, ())
+            if run_id in self.late and self._ledger.is_of_another(change):
+                self._mixed.add(run_id)
+            if run_id in self._mixed:
                 self._begin_anew(run_id)
             elif self._ledger.is_made_again(change):
-                left = self._left_behind.get(run_id, ())
                 self._begin_anew(run_id, only=left)
                 self._mixed.update([run_id] if left else ())
             elif self._ledger.note(change) and self._world.network.is_traced:

@@ -102,13 +102,16 @@ class Ledger:
         """Whether a change was meant for an earlier run that the same request had made, and hit the later one.
 
         The earlier one had expired when a write that came too late made the later one. Where both are of
-        one revision, the store cannot tell them apart.
+        one revision, the store cannot tell them apart; nor can it where entries are of an epoch that the later
+        one has reached, or will reach.
         """
         account, before = self.accounts.get(change.after.run_id), change.before
         if account is None or before is None or before.pair == account.run.pair:
             return False
         run = account.run
-        return (before.incarnation, before.revision) == (run.incarnation, run.revision)
+        hits_run = change.writes_run and before.revision == run.revision
+        hits_journal = bool(change.journal) and before.pair.epoch >= run.pair.epoch
+        return before.incarnation == run.incarnation and (hits_run or hits_journal)
 
     def is_made_again(self, change: RunChange) -> bool:
         """Whether a change makes a run again that had ended, for a request that had made it before, the last or not."""
