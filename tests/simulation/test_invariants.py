@@ -10,7 +10,7 @@ from aiki.engine.commands import ExecuteRun
 from aiki.engine.dispatching import execute_run
 from aiki.engine.events import ResumeRequested
 from aiki.ports.store import RunChange
-from aiki.testing.builders import T0, after, completed, running
+from aiki.testing.builders import T0, after, appended, completed, running
 from aiki.testing.simulation.invariants import Watch, followed
 from aiki.testing.simulation.loop import SimulationLoop
 from aiki.testing.simulation.store import done_at_once
@@ -109,4 +109,27 @@ def test_a_letter_is_owed_unless_the_broker_lost_it_and_its_run_is_forgotten() -
     assert is_owed(wiped_at=6.0, made_again=False)
     assert is_owed(wiped_at=4.0, made_again=True)
     assert not is_owed(wiped_at=6.0, made_again=True)
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    ("is_mixed", "other", "is_wrong"),
+    [(True, "at", False), (True, "operation", True), (False, "at", True), (True, "nothing is stored", True)],
+)
+def test_an_entry_may_be_of_another_life_of_its_run_only_where_both_learnt_the_same(
+    is_mixed: bool, other: str, is_wrong: bool
+) -> None:
+    loop = SimulationLoop()
+    world = World(loop, Random(1), partitions=1)
+    watch = Watch(world, [])
+    run = running()
+    told = appended(run)
+    first = told.entries[0]
+    stored = {"at": replace(first, at=first.at - timedelta(seconds=30)), "operation": replace(first, operation="?")}
+    watch._ledger.begin_anew(run, [stored[other]] if other in stored else [])
+    watch._mixed.update([run.run_id] if is_mixed else [])
+
+    world.on_settled([(told,)])
+
+    assert bool(watch.violations) is is_wrong
     loop.close()

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
+from operator import eq
 from typing import Any
 
 from aiki.engine.commands import ExecuteRun
@@ -230,7 +231,8 @@ class Watch:
         run = account.run
         if event.pair != run.pair or event.worker != run.holder or run.status is not RunStatus.RUNNING:
             return True  # It was refused, or the run has moved on, which is looked at when it does.
-        return all(account.recorded.get(entry.seq) == entry for entry in entries)
+        alike = _is_same_step if event.run_id in self._mixed else eq
+        return all(alike(account.recorded.get(entry.seq), entry) for entry in entries)
 
     # -- at the end ------------------------------------------------------------------------------
 
@@ -377,6 +379,12 @@ def _entries(event: Event) -> Iterator[tuple[Pair, int]]:
         yield from ((event.pair, entry.seq) for entry in event.entries)
     elif isinstance(event, TaskScheduled) and event.entry is not None:
         yield event.pair, event.entry.seq
+
+
+def _is_same_step(stored: JournalEntry | None, told: JournalEntry) -> bool:
+    """Whether two lives of a run learnt the same under one number and epoch: what came first into the store stays."""
+    facts = ("seq", "epoch", "kind", "operation", "attempt", "source")
+    return stored is not None and all(getattr(stored, name) == getattr(told, name) for name in facts)
 
 
 def followed(arrived: Order | None, held: ExecuteRun | None) -> Order | None:
