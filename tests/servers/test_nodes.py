@@ -14,7 +14,7 @@ from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import NotPrimaryError, OperationFailure
 
-from aiki.testing.servers import MongoNode, RabbitNode, ServerError
+from aiki.testing.servers import MongoNode, MongoReplicaSet, RabbitNode, ServerError
 from aiki.testing.servers.remote import RemoteMongo, RemoteRabbit
 
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
@@ -121,6 +121,18 @@ def test_a_mongodb_fails_on_request(dedicated_mongo: MongoNode) -> None:
         with pytest.raises(NotPrimaryError):
             things.insert_one({"_id": 2})
         things.insert_one({"_id": 2})
+
+
+@pytest.mark.servers
+def test_nobody_waits_for_a_replica_set_of_which_no_member_is_left(tmp_path: Path) -> None:
+    with MongoReplicaSet(tmp_path, size=1) as replicas:
+        was_elected = replicas.wait_for_primary() is replicas.members[0]
+        replicas.members[0].kill()
+
+        with pytest.raises(ServerError, match="no member of it runs"):
+            replicas.wait_for_primary()
+
+    assert was_elected
 
 
 @pytest.mark.servers

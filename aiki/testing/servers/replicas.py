@@ -45,7 +45,7 @@ class MongoReplicaSet:
         """Start the members, make a set of the first and let the others join one by one; wait until all have votes.
 
         Raises:
-            ServerError: a member does not start, or the set is not complete in time.
+            ServerError: a member does not start, all of them were ended, or the set is not complete in time.
         """
         for member in self.members:
             member.start(wait=False)
@@ -61,7 +61,7 @@ class MongoReplicaSet:
         """Wait until a member takes writes (another one than it was), and tell which.
 
         Raises:
-            ServerError: none does in time.
+            ServerError: none does in time, or none runs.
         """
         found: list[MongoNode] = []
 
@@ -143,6 +143,8 @@ class MongoReplicaSet:
     def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
         deadline = time.monotonic() + self.ready_seconds
         while not condition():
+            if not any(member.is_running for member in self.members):
+                raise ServerError(f"the replica set in {self.folder} {complaint}: no member of it runs")
             if time.monotonic() > deadline:
                 raise ServerError(f"the replica set in {self.folder} {complaint} within {self.ready_seconds:g} seconds")
             time.sleep(POLL_SECONDS)
