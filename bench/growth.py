@@ -1,7 +1,9 @@
 """Rows about growth: more processes than one of each, and more runs in the database than in its cache."""
 
 import asyncio
+import os
 import uuid
+from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
 
@@ -10,7 +12,8 @@ from pymongo.collection import Collection
 from aiki import Client
 from aiki.adapters.store.mongodb.layout import INDEXES, entry_place, journal_document, run_document
 from aiki.adapters.store.rules import slot_of
-from aiki.testing.builders import after, appended, completed, requested, started
+from aiki.engine.ids import run_id_at
+from aiki.testing.builders import T0, after, appended, completed, requested, started
 from bench.figures import Figures
 from bench.load import Scale, throughput_of
 from bench.system import System
@@ -23,6 +26,8 @@ Document = dict[str, Any]
 CPU = "CPU s per 1,000 runs"
 SPEED = "runs/s"
 
+# Since when the finished runs have come: less than runs are kept.
+AGE = timedelta(days=10)
 # Runs in one write of the filling: some megabytes.
 RUNS_AT_ONCE = 2000
 STEPS = 3
@@ -87,22 +92,39 @@ def _empty(system: System) -> None:
 
 
 def _fill(system: System, runs: int) -> int:
-    """Insert finished runs with their journals, as the orchestrator writes them; tell the bytes of disk they take."""
+    """Insert finished runs with their journals, as the orchestrator writes them; tell the bytes of disk they take.
+
+    They have come one after the other until now, and none expires before all is measured: whoever removes runs at the
+    same time measures that.
+    """
     run, entries = _a_finished_run()
+    began = datetime.now(UTC) - AGE
     with system.mongo.client(timeout=120) as mongo:
         database = mongo.get_default_database("aiki")
         before = _disk(database["runs"], database["journal"])
         for beginning in range(0, runs, RUNS_AT_ONCE):
-            ids = [str(uuid.uuid4()) for _ in range(min(RUNS_AT_ONCE, runs - beginning))]
+            moments = [
+                began + AGE * (number / runs) for number in range(beginning, min(beginning + RUNS_AT_ONCE, runs))
+            ]
+            ids = [(run_id_at(moment, os.urandom(10)), moment - T0) for moment in moments]
             database["runs"].insert_many(
-                [run | {"_id": run_id, "slot": slot_of(run_id)} for run_id in ids], ordered=False
+                [_moved(run, later) | {"_id": run_id, "slot": slot_of(run_id)} for run_id, later in ids], ordered=False
             )
             database["journal"].insert_many(
-                [entry | {"_id": f"{run_id}{entry['_id']}", "run": run_id} for run_id in ids for entry in entries],
+                [
+                    _moved(entry, later) | {"_id": f"{run_id}{entry['_id']}", "run": run_id}
+                    for run_id, later in ids
+                    for entry in entries
+                ],
                 ordered=False,
             )
         mongo.admin.command("fsync")
         return _disk(database["runs"], database["journal"]) - before
+
+
+def _moved(document: Document, later: timedelta) -> Document:
+    """Have everything in *document* happen *later*."""
+    return {name: value + later if isinstance(value, datetime) else value for name, value in document.items()}
 
 
 def _a_finished_run() -> tuple[Document, list[Document]]:
