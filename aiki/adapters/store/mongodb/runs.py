@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, DeleteOne, InsertOne, ReplaceOne, UpdateOne
+from pymongo import ASCENDING, DESCENDING, InsertOne, ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from aiki.adapters.store.mongodb.driver import Collection, aggregate, duplicates
@@ -115,19 +115,15 @@ class MongoRuns:
 
         Those that an earlier call marked and did not come to remove are among them.
         """
-        fields = {"inc": 1, "rev": 1, "expiring": 1}
-        expired = await self._collection.find({"expires": {"$lt": now}}, fields, limit=limit).to_list(None)
-        marks = [
-            UpdateOne(
-                {"_id": document["_id"], "inc": document["inc"], "rev": document["rev"]},
+        has_expired = {"expires": {"$lt": now}}
+        expired = await self._collection.find(has_expired, {"expiring": 1}, limit=limit).to_list(None)
+        ids = [document["_id"] for document in expired]
+        if unmarked := [document["_id"] for document in expired if not document.get("expiring")]:
+            # Guarded by what it is about: a run that somebody has opened again meanwhile does not expire.
+            await self._collection.update_many(
+                {"_id": {"$in": unmarked}, **has_expired, "expiring": {"$ne": True}},
                 {"$set": {"expiring": True}, "$inc": {"rev": 1}},
             )
-            for document in expired
-            if not document.get("expiring")
-        ]
-        if marks:
-            await self._collection.bulk_write(marks, ordered=False)
-        ids = [document["_id"] for document in expired]
         marked = await self._collection.find({"_id": {"$in": ids}, "expiring": True}, {"inc": 1}).to_list(None)
         return [(text_of(document["_id"]), text_of(document["inc"])) for document in marked]
 
@@ -135,11 +131,9 @@ class MongoRuns:
         """Remove runs that are marked as expiring; tell how many."""
         if not incarnations:
             return 0
-        removals = [
-            DeleteOne({"_id": storable_text(run_id), "inc": storable_text(incarnation), "expiring": True})
-            for run_id, incarnation in incarnations
-        ]
-        return int((await self._collection.bulk_write(removals, ordered=False)).deleted_count)
+        ids, incs = ([storable_text(one) for one in ones] for ones in zip(*incarnations, strict=True))
+        removed = await self._collection.delete_many({"_id": {"$in": ids}, "inc": {"$in": incs}, "expiring": True})
+        return int(removed.deleted_count)
 
     async def _read(
         self,
