@@ -10,11 +10,13 @@ from aiki.errors import StoreUnavailableError
 from aiki.observability import get_logger
 from aiki.ports.clock import Clock
 
-__all__ = ["Backoff", "StorePatience", "pause", "unless_set"]
+__all__ = ["Backoff", "StorePatience", "pause", "spread", "unless_set"]
 
 T = TypeVar("T")
 
 log = get_logger(__name__)
+
+_SPREAD = 0.25
 
 
 class Backoff:
@@ -36,6 +38,11 @@ class Backoff:
     def reset(self) -> None:
         """Begin with the first wait again: something worked."""
         self._next = self._first
+
+
+def spread(seconds: float) -> float:
+    """Shorten or lengthen *seconds* by up to a quarter: what was started together should not act together for ever."""
+    return seconds * random.uniform(1 - _SPREAD, 1 + _SPREAD)
 
 
 async def unless_set(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -1,10 +1,9 @@
 """The sweep: what nobody did in time is done here, by any orchestrator, for all partitions.
 
 Nothing depends on it while all is well. It is for the partition whose owner is
-stuck, for the message that was lost with its broker, and for tidying.
+stuck, and for the message that was lost with its broker.
 """
 
-import random
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
@@ -15,6 +14,7 @@ from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.errors import AikiError
 from aiki.observability import get_logger
+from aiki.orchestrator.patience import spread
 from aiki.orchestrator.services import Services
 from aiki.orchestrator.timers import timer_fired
 
@@ -23,7 +23,6 @@ __all__ = ["RepairSweep"]
 log = get_logger(__name__)
 
 _OVERDUE_PAGE = 500
-_EXPIRY_PAGE = 200
 
 # What one sweep looks at of the runs that are queued, and of those that are running. The next one goes on behind it,
 # so that a long backlog costs each sweep the same, and is gone through in the end.
@@ -32,12 +31,9 @@ _PAGES = 5
 
 _LOST = "lost:"
 
-# Several orchestrators that were started together should not sweep together.
-_JITTER = 0.25
-
 
 class RepairSweep:
-    """Fires overdue timers, gives lost orders again and removes finished runs whose time has come."""
+    """Fires overdue timers, and gives lost orders again."""
 
     def __init__(self, services: Services) -> None:
         self._broker = services.broker
@@ -56,7 +52,7 @@ class RepairSweep:
     async def run(self) -> None:
         """Sweep again and again until cancelled; what fails is left to the next time."""
         while True:
-            await self._clock.sleep(self._settings.sweep_every * random.uniform(1 - _JITTER, 1 + _JITTER))
+            await self._clock.sleep(spread(self._settings.sweep_every))
             try:
                 await self.sweep()
             except AikiError as error:
@@ -65,7 +61,6 @@ class RepairSweep:
     async def sweep(self) -> None:
         """Sweep once."""
         await self._fire_overdue()
-        await self._expire()
         await self._doubt_lost()
         await self._doubt_held()
 
@@ -80,12 +75,6 @@ class RepairSweep:
         await self._broker.send(events, timeout=self._settings.send_timeout)
         self._stats.timers_repaired += len(events)
         log.info("sweep.overdue_fired", count=len(events))
-
-    async def _expire(self) -> None:
-        """Remove finished runs until none is left: of a full page, a sweep elsewhere may have removed some before."""
-        now = self._clock.now()
-        while removed := await self._patience.insist(lambda: self._store.expire(now=now, limit=_EXPIRY_PAGE)):
-            self._stats.runs_expired += removed
 
     async def _doubt_lost(self) -> None:
         """Doubt dispatches whose orders are nowhere: they were lost with a queue that had no majority left, say.

@@ -14,6 +14,7 @@ from aiki.errors import ConfigurationError, StoreUnavailableError
 from aiki.observability import get_logger
 from aiki.orchestrator.committer import Committer
 from aiki.orchestrator.consumer import Consumer
+from aiki.orchestrator.expiry import Expiry
 from aiki.orchestrator.health import HealthEndpoint
 from aiki.orchestrator.letters import LetterKeeper
 from aiki.orchestrator.ownership import Ownership
@@ -70,6 +71,7 @@ class Orchestrator:
         self._committer = Committer(store, self.stats, changes_max=self.settings.commit_changes)
         self._timers = Timers(services)
         self._sweep = RepairSweep(services)
+        self._expiry = Expiry(services)
         self._partitions = [self._partition(number, services) for number in range(broker.partitions)]
         self._queries = self._query_consumer(QueryAnswerer(services))
         self._letters = self._letter_consumer(LetterKeeper(services))
@@ -219,7 +221,8 @@ class Orchestrator:
             # Should one of them end by a fault of its own, the group ends the others and passes the fault on.
             async with asyncio.TaskGroup() as group:
                 work = [consumer.run() for consumer in consumers]
-                work += [self._committer.run(), self._timers.run(), self._sweep.run(), self._ownership.run()]
+                work += [self._committer.run(), self._timers.run(), self._ownership.run()]
+                work += [self._sweep.run(), self._expiry.run()]
                 tasks = [group.create_task(coroutine) for coroutine in work]
                 await self._stopping.wait()
                 await self._finish(consumers)

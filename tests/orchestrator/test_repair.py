@@ -16,7 +16,7 @@ from aiki.errors import BrokerUnavailableError
 from aiki.orchestrator import repair
 from aiki.orchestrator.repair import RepairSweep
 from aiki.ports.store import Presence
-from aiki.testing.builders import a_run, after, completed, running, sleeping, started
+from aiki.testing.builders import a_run, running, sleeping, started
 from tests.orchestrator.world import QUEUE, World, a_request, keep, services_of
 
 LONG = 301.0
@@ -67,44 +67,6 @@ async def test_the_sweep_fires_what_is_overdue_by_more_than_a_slack_in_any_parti
     fired = {event.run_id for event in said_to_partitions(world) if isinstance(event, TimerFired)}
     assert fired == {run.run_id for run in late}
     assert len({partition_of(run.run_id, 4) for run in late}) > 1
-
-
-async def test_the_sweep_removes_finished_runs_whose_time_has_come(world: World) -> None:
-    run = running(retention=60.0)
-    over = await keep(world, after(run, completed(run)))
-    sweep = RepairSweep(services_of(world))
-
-    await sweep.sweep()
-    assert await world.run(over.run_id) is not None
-    await world.clock.advance(61)
-    await sweep.sweep()
-
-    assert await world.run(over.run_id) is None
-
-
-class StoreSweptByTwo:
-    """A store in which another sweep is always a little faster: it removes some of each page."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def expire(self, *, now: Any, limit: int) -> int:
-        await self._store.expire(now=now, limit=limit - 1)
-        return int(await self._store.expire(now=now, limit=1))
-
-
-async def test_two_sweeps_at_once_do_not_stop_each_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "_EXPIRY_PAGE", 4)
-    runs = [running(retention=60.0) for _ in range(12)]
-    over = [await keep(world, after(run, completed(run))) for run in runs]
-    await world.clock.advance(61)
-
-    await RepairSweep(replace(services_of(world), store=StoreSweptByTwo(world.store))).sweep()
-
-    assert [await world.run(run.run_id) for run in over] == [None] * len(over)
 
 
 async def test_a_run_whose_order_was_lost_with_its_queue_is_dispatched_again(world: World) -> None:
