@@ -67,6 +67,8 @@ class HeldRun:
         self._held_since = surroundings.clock.monotonic()
         self._is_called_off = False
         self._is_given_back = False
+        self._is_stopping = False
+        """Whether the worker stops, which cannot wait for long."""
         self._is_lost = False
 
     @property
@@ -110,6 +112,7 @@ class HeldRun:
 
     def hand_back(self) -> None:
         """Give the run back in order: what executes may end within the grace, nothing new starts."""
+        self._is_stopping = True
         if self._execution is not None:
             self._execution.hand_back()
         elif not self._is_called_off:
@@ -118,6 +121,7 @@ class HeldRun:
 
     def give_up(self) -> None:
         """Give the run back now: the grace is over. That says nothing against the run."""
+        self._is_stopping = True
         self._is_given_back = True
         self._stop_at_once()
 
@@ -214,8 +218,10 @@ class HeldRun:
     async def _give_back(self) -> None:
         """Say that the run was not, or not any further, executed here. Its next dispatch is made at once."""
         event = orphaned(self.command, self._surroundings, handed_back=True)
+        # Whoever goes on says it however long it takes: it would keep the command for as long as it lives.
+        timeout = GIVE_BACK_SECONDS if self._is_stopping else None
         try:
-            await self._surroundings.publisher.publish(event, timeout=GIVE_BACK_SECONDS)
+            await self._surroundings.publisher.publish(event, timeout=timeout)
         except AikiError as error:
             self._is_lost = True
             self._log.info("run.not_given_back", error=error.message)

@@ -1,22 +1,26 @@
 """How workers leave: in order, at once, and without holding what others could go on with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from aiki.adapters.broker.memory import MemoryBroker
+import pytest
+
+from aiki.adapters.broker.memory import MemoryBroker, MemoryHub
 from aiki.engine.commands import ExecuteRun, WorkerCommand
-from aiki.engine.events import LeaseRenewed, RunOrphaned
+from aiki.engine.events import Event, LeaseRenewed, RunOrphaned
 from aiki.engine.status import RunStatus
 from aiki.ports.broker import Subscription
+from aiki.sdk import publisher
 from aiki.sdk.client import Client
 from aiki.sdk.run import Run
 from aiki.sdk.task import task
 from aiki.sdk.workflow import workflow
 from aiki.testing.clock import ManualClock
+from aiki.worker import holding
 from aiki.worker.service import Worker, WorkerSettings
 from tests.sdk.support import SOON, Engine, an_engine, eventually, published
 
@@ -381,3 +385,41 @@ async def test_a_lease_that_cannot_be_renewed_ends_the_execution() -> None:
         await eventually(lambda: lease.bench.stopped == 1)
         await eventually(lambda: not lease.worker.held_runs)
         lease.engine.hub.rejoin(lease.worker._surroundings.broker)  # type: ignore[arg-type]
+
+
+class HeldUpBroker(MemoryBroker):
+    """A broker that confirms nothing of a run that is given back before it is told to."""
+
+    def __init__(self, hub: MemoryHub) -> None:
+        super().__init__(hub)
+        self.is_held_up = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def publish_events(self, partition: int, events: Sequence[Event], *, timeout: float) -> None:
+        if any(isinstance(event, RunOrphaned) for event in events):
+            self.is_held_up.set()
+            await self.goes_on.wait()
+        await super().publish_events(partition, events, timeout=timeout)
+
+
+async def test_a_worker_that_goes_on_gives_a_run_back_however_long_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Or it would keep the command of the run, and do nothing about it, for as long as it lives.
+    monkeypatch.setattr(holding, "GIVE_BACK_SECONDS", 0.01)
+    monkeypatch.setattr(publisher, "GRACE_SECONDS", 0.01)
+    bench, settings = Bench(), WorkerSettings(lease_after=0.02)
+    async with an_engine() as engine:
+        client, broker = await engine.client(), HeldUpBroker(engine.hub)
+        async with (
+            Client(broker, clock=engine.clock, listen=False) as own,
+            Worker(own, [bench.working], settings=settings, max_concurrent_runs=1) as worker,
+        ):
+            await worker._crew._slots.acquire()  # By somebody who never leaves: the run is out of patience soon.
+            await bench.working.enqueue(client, "a")
+            await asyncio.wait_for(broker.is_held_up.wait(), SOON)
+            (job,) = worker._crew._jobs
+            has_given_up, _ = await asyncio.wait([job], timeout=0.2)
+            broker.goes_on.set()
+            await asyncio.wait_for(job, SOON)
+
+            assert not has_given_up
+            assert job.exception() is None
