@@ -16,8 +16,18 @@ __all__ = ["JournalReader", "cut", "size_of", "with_what_is_recorded"]
 # Journals that are read together; and from what length on one is read by itself, a page at a time.
 _JOURNALS_AT_ONCE = 100
 _PAGE = 100
-# Runs at rest were written when they came to rest, with all that was known of them.
-_WRITTEN_AFTER_THEIR_JOURNALS = frozenset({RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.PAUSED})
+# Runs that wait were written when they came to rest, with all that was known of them. One that ended may have been
+# ended from elsewhere, by its deadline say, and whoever opens it again goes on from what its journal has.
+_MAY_BE_BEHIND = frozenset(
+    {
+        RunStatus.QUEUED,
+        RunStatus.RUNNING,
+        RunStatus.PAUSED,
+        RunStatus.FAILED,
+        RunStatus.CANCELLED,
+        RunStatus.DEAD_LETTERED,
+    }
+)
 
 # An entry without its payload, as JSON.
 _BYTES_PER_ENTRY = 250
@@ -66,7 +76,8 @@ async def with_what_is_recorded(store: Store, runs: Collection[RunState]) -> Map
     """Let *runs*, fresh from the store, take over what is in their journals and not in themselves, by run id.
 
     The journal is written before the run (rule 6). Whoever had the run to write next may have been ended in
-    between; the events that bring it about again come again, unless the broker lost its disk.
+    between; the events that bring it about again come again, unless the broker lost its disk. An entry that arrives
+    while this reads is left to the next look: the run does not reckon with it yet.
     """
     there = {run.run_id: run for run in runs}
     behind = [run for run in runs if _may_be_behind(run)]
@@ -75,8 +86,7 @@ async def with_what_is_recorded(store: Store, runs: Collection[RunState]) -> Map
         some = short[start : start + _JOURNALS_AT_ONCE]
         journals = await store.journals(some)
         for run in some:
-            unknown = tuple(entry for entry in journals[run.run_id] if entry.seq > _known_of(run))
-            there[run.run_id] = learnt(run, unknown)
+            there[run.run_id] = learnt(run, _unknown(run, journals[run.run_id]))
     for run in behind:
         if run.last_seq > _PAGE:
             there[run.run_id] = await _read_on(store, run)
@@ -84,18 +94,20 @@ async def with_what_is_recorded(store: Store, runs: Collection[RunState]) -> Map
 
 
 def _may_be_behind(run: RunState) -> bool:
-    return run.status in _WRITTEN_AFTER_THEIR_JOURNALS and run.last_seq > _known_of(run)
+    return run.status in _MAY_BE_BEHIND and run.last_seq > _known_of(run)
 
 
 def _known_of(run: RunState) -> int:
     return max(run.learnt_seq, run.base_seq)  # A dispatch writes the run with everything up to its base.
 
 
+def _unknown(run: RunState, entries: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:
+    return tuple(entry for entry in entries if _known_of(run) < entry.seq <= run.last_seq)
+
+
 async def _read_on(store: Store, run: RunState) -> RunState:
-    seq = _known_of(run)
-    while page := await store.journal(run, after_seq=seq, limit=_PAGE):
-        run = learnt(run, tuple(page))
-        seq = page[-1].seq
+    for seq in range(_known_of(run), run.last_seq, _PAGE):
+        run = learnt(run, _unknown(run, await store.journal(run, after_seq=seq, limit=_PAGE)))
     return run
 
 

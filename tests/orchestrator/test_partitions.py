@@ -9,8 +9,8 @@ import pytest
 
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.decide import Decision, Moment, decide
-from aiki.engine.events import CancelRequested, Event, RunRequested, SignalSent
-from aiki.engine.journal import EntryKind
+from aiki.engine.events import CancelRequested, Event, RetryRequested, RunRequested, SignalSent
+from aiki.engine.journal import EntryKind, InboxItem, InboxKind, JournalEntry
 from aiki.engine.payload import NULL, Payload
 from aiki.engine.state import Pair, RunState
 from aiki.engine.status import RunStatus
@@ -24,7 +24,8 @@ from aiki.orchestrator.services import Services
 from aiki.orchestrator.stats import Stats
 from aiki.orchestrator.timers import Timers
 from aiki.ports.broker import Delivery
-from aiki.testing.builders import T0, completed, entry, orphaned, running, started, suspended
+from aiki.ports.store import RunChange
+from aiki.testing.builders import T0, after, completed, entry, failed, orphaned, running, started, suspended
 from tests.orchestrator.faults import SwitchedStore
 from tests.orchestrator.world import QUEUE, World, a_request, keep
 
@@ -164,6 +165,56 @@ async def test_rule_6_a_run_is_loaded_with_what_its_journal_alone_knows(
 
     there = await stored(single, run.run_id)
     assert (there.pending, there.learnt_seq) == (("first", "second"), known + unknown)
+
+
+class StoreWithALateWrite:
+    """A store that an entry of *run* gets into just before journals are read: after the run was."""
+
+    def __init__(self, store: Any, run: RunState, late: JournalEntry) -> None:
+        self._store = store
+        self._write = RunChange(run, run, (late,))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def journals(self, runs: Any) -> Any:
+        assert not await self._store.commit([self._write])
+        return await self._store.journals(runs)
+
+    async def journal(self, run: RunState, **limits: Any) -> Any:
+        assert not await self._store.commit([self._write])
+        return await self._store.journal(run, **limits)
+
+
+@pytest.mark.parametrize("recorded", [1, 150])
+async def test_rule_6_a_run_takes_over_nothing_that_its_next_dispatch_does_not_count(
+    single: World, recorded: int
+) -> None:
+    signal = InboxItem(id="signal-1", kind=InboxKind.SIGNAL, name="go", at=T0, epoch=1, payload=NULL)
+    known = replace(running(), inbox=(signal,))
+    kept = await keep(single, known, *[entry(known, seq=seq) for seq in range(1, recorded + 1)])
+    late = entry(known, seq=recorded + 1, kind=EntryKind.SIGNAL_RECEIVED, operation="signal:go#1", source=signal.id)
+    owner = Rival(single, StoreWithALateWrite(single.store, kept, late))
+
+    await owner.handle(orphaned(kept))
+
+    (order,) = dispatches(single)
+    there = await stored(single, kept.run_id)
+    assert (there.base_seq, order.base_seq) == (recorded, recorded)
+    assert [item.id for item in order.inbox] == ["signal-1"]
+    assert there.learnt_seq <= recorded
+
+
+async def test_rule_6_a_run_that_is_opened_again_knows_what_was_recorded_before_it_was_ended(single: World) -> None:
+    run = running()
+    over = await keep(single, after(run, failed(run)))
+    started_elsewhere = entry(over, kind=EntryKind.CHILD_STARTED, operation="child:x#1", source="child-1")
+    assert not await single.store.commit([RunChange(over, over, (started_elsewhere,))])
+
+    await Rival(single).handle(RetryRequested(id="retry-1", run_id=run.run_id, at=T0))
+
+    there = await stored(single, run.run_id)
+    assert (there.status, there.base_seq, there.pending) == (RunStatus.QUEUED, 1, ("child-1",))
 
 
 async def test_a_request_under_a_key_is_decided_on_fresh_knowledge(single: World) -> None:

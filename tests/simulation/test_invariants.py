@@ -9,6 +9,8 @@ import pytest
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.dispatching import execute_run
 from aiki.engine.events import ResumeRequested
+from aiki.engine.journal import Failure
+from aiki.engine.payload import NULL
 from aiki.ports.store import RunChange
 from aiki.testing.builders import T0, after, appended, completed, running
 from aiki.testing.simulation.invariants import Watch, followed
@@ -47,7 +49,7 @@ def test_a_run_is_over_as_soon_as_somebody_whose_clock_is_ahead_has_removed_it()
     loop = SimulationLoop()
     world = World(loop, Random(1), partitions=1)
     watch = Watch(world, [])
-    run = running(retention=(START - T0).total_seconds() + 3600)
+    run = running(retention=(START - T0).total_seconds() + 60)
     ended = after(run, completed(run))
     assert ended.expires_at is not None
     for change in (RunChange.between(None, run), RunChange.between(replace(run, revision=1), ended)):
@@ -114,7 +116,10 @@ def test_a_letter_is_owed_unless_the_broker_lost_it_and_its_run_is_forgotten() -
 
 @pytest.mark.parametrize(
     ("is_mixed", "other", "is_wrong"),
-    [(True, "at", False), (True, "operation", True), (False, "at", True), (True, "nothing is stored", True)],
+    [
+        *[(True, "at", False), (False, "at", True)],
+        *[(True, other, True) for other in ("operation", "payload", "failure", "nothing is stored")],
+    ],
 )
 def test_an_entry_may_be_of_another_life_of_its_run_only_where_both_learnt_the_same(
     is_mixed: bool, other: str, is_wrong: bool
@@ -125,11 +130,45 @@ def test_an_entry_may_be_of_another_life_of_its_run_only_where_both_learnt_the_s
     run = running()
     told = appended(run)
     first = told.entries[0]
-    stored = {"at": replace(first, at=first.at - timedelta(seconds=30)), "operation": replace(first, operation="?")}
+    stored = {
+        "at": replace(first, at=first.at - timedelta(seconds=30)),
+        "operation": replace(first, operation="?"),
+        "payload": replace(first, payload=NULL),
+        "failure": replace(first, failure=Failure(type="ValueError", message="no")),
+    }
     watch._ledger.begin_anew(run, [stored[other]] if other in stored else [])
     watch._mixed.update([run.run_id] if is_mixed else [])
 
     world.on_settled([(told,)])
 
     assert bool(watch.violations) is is_wrong
+    loop.close()
+
+
+def test_a_run_that_is_removed_before_its_time_is_missed() -> None:
+    loop = SimulationLoop()
+    world = World(loop, Random(1), partitions=1)
+    watch = Watch(world, [])
+    run = replace(running(retention=(START - T0).total_seconds() + 3600), revision=1)
+    ended = after(run, completed(run))
+    watch._ledger.note(RunChange(None, run))
+    watch._ledger.note(RunChange.between(run, ended))
+
+    watch.check_journals()
+
+    assert [what for what in watch.violations if "gone before" in what]
+    loop.close()
+
+
+def test_what_is_known_of_a_mixed_up_run_says_nothing_of_the_next_one_under_its_key() -> None:
+    loop = SimulationLoop()
+    world = World(loop, Random(1), partitions=1)
+    watch = Watch(world, [])
+    first = replace(running(), revision=1)
+    watch._ledger.note(RunChange(None, first))
+    watch._mixed.add(first.run_id)
+
+    watch._on_commit([RunChange(None, replace(first, incarnation="another"))], stale=())
+
+    assert first.run_id not in watch._mixed
     loop.close()

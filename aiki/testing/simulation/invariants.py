@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from operator import eq
 from typing import Any
@@ -49,6 +50,9 @@ _ONE_BY_ONE = frozenset({"sequence", "marathon", "tended"})
 
 # So long a holder that lost its run may go on: until its lease is over, by a clock that may have been set back.
 FENCED_SECONDS = 60.0
+
+# So far ahead of the world's a clock may be that was set several times.
+CLOCKS_AHEAD = timedelta(seconds=120)
 
 # One that was frozen does what it was about to do before it learns anything.
 WAKING_SECONDS = 5.0
@@ -165,6 +169,8 @@ class Watch:
                 self._left_behind.setdefault(run_id, []).extend(change.journal if is_late else ())
                 continue
             left = self._left_behind.get(run_id, ())
+            if change.before is None and not self._ledger.was_made(change.after):
+                self._mixed.discard(run_id)  # Another request made this one: nothing of the others counts for it.
             if run_id in self.late and self._ledger.is_of_another(change):
                 self._mixed.add(run_id)
             if run_id in self._mixed:
@@ -192,7 +198,8 @@ class Watch:
             return True
         # Whoever removed it may have a clock that is ahead; what has been made in its place begins at 1.
         there = done_at_once(self._world.store.load([run_id])).get(run_id)
-        return there is None or there.revision < account.run.revision
+        is_gone = there is None or there.revision < account.run.revision
+        return is_gone and account.run.expires_at < self._world.clock.now() + CLOCKS_AHEAD
 
     def _on_settled(self, bodies: Sequence[Any]) -> None:
         """See that what the broker forgets because an orchestrator has it is stored."""
@@ -265,6 +272,8 @@ class Watch:
                 self._check_journal(run, entries)
                 self._check_attempts(run, entries)
                 self._check_executions(run, entries)
+            elif not self.is_over(run.run_id):
+                self.complain(f"run {run.run_id[-6:]} is gone before {run.expires_at}: it is {run.status}")
             elif entries and run.run_id not in self.late:
                 self.complain(f"run {run.run_id[-6:]} is forgotten, and {len(entries)} entries of it are there")
 
@@ -383,7 +392,7 @@ def _entries(event: Event) -> Iterator[tuple[Pair, int]]:
 
 def _is_same_step(stored: JournalEntry | None, told: JournalEntry) -> bool:
     """Whether two lives of a run learnt the same under one number and epoch: what came first into the store stays."""
-    facts = ("seq", "epoch", "kind", "operation", "attempt", "source")
+    facts = ("seq", "epoch", "kind", "operation", "attempt", "source", "payload", "failure")
     return stored is not None and all(getattr(stored, name) == getattr(told, name) for name in facts)
 
 

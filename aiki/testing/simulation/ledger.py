@@ -118,7 +118,11 @@ class Ledger:
         account = self.accounts.get(change.after.run_id)
         if account is None or change.before is not None:
             return False
-        return _is_new(account.run, change.after) and (change.after.run_id, change.after.incarnation) in self._made
+        return _is_new(account.run, change.after) and self.was_made(change.after)
+
+    def was_made(self, run: RunState) -> bool:
+        """Whether the request that makes *run* has made it before."""
+        return (run.run_id, run.incarnation) in self._made
 
     def begin_anew(self, run: RunState, entries: Sequence[JournalEntry]) -> None:
         """Take a run for what it is now, with *entries* as what counts of its journal."""
