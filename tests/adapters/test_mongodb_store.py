@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -474,6 +474,37 @@ async def test_rule_16_an_expiry_that_is_cut_short_is_finished_by_the_next(
         assert await store.expire(now=at(2), limit=10) == 1
         assert await store.load([run.run_id]) == {}
         assert await store.journal(run) == []
+
+
+class RunsOvertaken:
+    """The collection of runs, in which something happens to them between being found and being marked."""
+
+    def __init__(self, collection: Any, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._collection = collection
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+    async def update_many(self, *args: Any) -> Any:
+        await self._meanwhile()
+        return await self._collection.update_many(*args)
+
+
+async def test_a_run_that_is_opened_again_while_it_expires_stays(
+    dedicated_mongo: MongoNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = dedicated_mongo.url
+    async with opened(url) as store, opened(url) as other:
+        run = await created(store, status=RunStatus.FAILED, expires_at=at(1), journal=3)
+        retried = RunChange.between(run, replace(run, status=RunStatus.QUEUED, expires_at=None))
+        overtaken = RunsOvertaken(store._runs._collection, lambda: other.commit([retried]))
+        monkeypatch.setattr(store._runs, "_collection", overtaken)
+
+        assert await store.expire(now=at(2), limit=10) == 0
+
+        assert await loaded(store, run.run_id) == retried.after
+        assert len(await store.journal(retried.after)) == 3
 
 
 async def test_a_commit_that_was_cut_short_leaves_no_gap_that_counts(dedicated_mongo: MongoNode) -> None:
