@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
@@ -28,6 +29,7 @@ SPEED = "runs/s"
 
 # Since when the finished runs have come: less than runs are kept.
 AGE = timedelta(days=10)
+MILLISECOND = timedelta(milliseconds=1)
 # Runs in one write of the filling: some megabytes.
 RUNS_AT_ONCE = 2000
 STEPS = 3
@@ -97,55 +99,57 @@ def _fill(system: System, runs: int) -> int:
     They have come one after the other until now, and none expires before all is measured: whoever removes runs at the
     same time measures that.
     """
-    run, entries = _a_finished_run()
+    template = _a_finished_run()
     began = datetime.now(UTC) - AGE
     with system.mongo.client(timeout=120) as mongo:
         database = mongo.get_default_database("aiki")
         before = _disk(database["runs"], database["journal"])
         for beginning in range(0, runs, RUNS_AT_ONCE):
-            moments = [
-                began + AGE * (number / runs) for number in range(beginning, min(beginning + RUNS_AT_ONCE, runs))
-            ]
-            ids = [(run_id_at(moment, os.urandom(10)), moment - T0) for moment in moments]
-            database["runs"].insert_many(
-                [_moved(run, later) | {"_id": run_id, "slot": slot_of(run_id)} for run_id, later in ids], ordered=False
-            )
-            database["journal"].insert_many(
-                [
-                    _moved(entry, later) | {"_id": f"{run_id}{entry['_id']}", "run": run_id}
-                    for run_id, later in ids
-                    for entry in entries
-                ],
-                ordered=False,
-            )
+            numbers = range(beginning, min(beginning + RUNS_AT_ONCE, runs))
+            some = [_like(template, began + AGE * (number / runs)) for number in numbers]
+            database["runs"].insert_many([run for run, _ in some], ordered=False)
+            database["journal"].insert_many([entry for _, entries in some for entry in entries], ordered=False)
         mongo.admin.command("fsync")
         return _disk(database["runs"], database["journal"]) - before
 
 
-def _moved(document: Document, later: timedelta) -> Document:
-    """Have everything in *document* happen *later*."""
-    return {name: value + later if isinstance(value, datetime) else value for name, value in document.items()}
-
-
-def _a_finished_run() -> tuple[Document, list[Document]]:
-    """Make the documents of a run of three steps; the ids of its entries lack that of the run."""
-    asked = requested(
-        workflow=three_steps.name,
-        version=three_steps.version,
-        queue=three_steps.queue,
-        id=uuid.uuid4().hex,
-        incarnation=uuid.uuid4().hex,
-        client="client-0123456789ab",
-    )
-    run = after(None, asked)
+def _a_finished_run() -> tuple[Document, Sequence[Document]]:
+    """Make the documents of a run of three steps, and of its journal."""
+    asked = requested(workflow=three_steps.name, version=three_steps.version, queue=three_steps.queue)
+    run = after(None, replace(asked, client="client-0123456789ab"))
     run = after(run, started(run, worker="worker-0123456789ab"))
     entries = []
     for _ in range(STEPS):
         event = appended(run)
-        place = entry_place(run.run_id, run.incarnation).removeprefix(run.run_id)
-        entries += [journal_document(run, entry, prefix=place, whole=run.last_seq) for entry in event.entries]
+        entries += [journal_document(run, entry, prefix="", whole=run.last_seq) for entry in event.entries]
         run = after(run, event)
     return run_document(after(run, completed(run, STEPS))), entries
+
+
+def _like(template: tuple[Document, Sequence[Document]], moment: datetime) -> tuple[Document, Sequence[Document]]:
+    """Make the documents of another run, which came at *moment*: what is different in each is not what compresses."""
+    run, entries = template
+    run_id, incarnation, request = run_id_at(moment, os.urandom(10)), os.urandom(16).hex(), os.urandom(16).hex()
+    later, place = moment - T0, entry_place(run_id, incarnation)
+    own = {
+        "_id": run_id,
+        "slot": slot_of(run_id),
+        "inc": incarnation,
+        "requested_by": request,
+        "cause": request,
+        "pair": {"epoch": 1, "dispatch": f"{os.urandom(12).hex()}-0"},
+    }
+    return _moved(run, later) | own, [
+        _moved(entry, later) | {"_id": f"{place}{entry['_id']}", "run": run_id} for entry in entries
+    ]
+
+
+def _moved(document: Document, later: timedelta) -> Document:
+    """Have everything in *document* happen *later*, and each thing some milliseconds after the other."""
+    return {
+        name: value + later + MILLISECOND * number if isinstance(value, datetime) else value
+        for number, (name, value) in enumerate(document.items())
+    }
 
 
 def _disk(*collections: Collection[Document]) -> int:
