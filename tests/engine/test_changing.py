@@ -26,6 +26,21 @@ def test_a_changed_run_is_frozen_like_any_other() -> None:
         changed.last_seq = 8  # type: ignore[misc]  # which is the point
 
 
+def test_what_a_class_has_of_another_is_copied_too() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Base:
+        low: int
+
+    @dataclass(frozen=True, slots=True)
+    class Derived(Base):
+        high: int
+
+    changed = replace(Derived(1, 2), high=3)
+
+    assert changed == Derived(1, 3)
+    assert replace(changed, low=0) == Derived(0, 3)
+
+
 def test_a_field_that_does_not_exist_is_refused() -> None:
     with pytest.raises(TypeError, match="RunState has no field 'sequence'"):
         replace(a_run(), sequence=7)  # type: ignore[call-arg]  # which is the point
