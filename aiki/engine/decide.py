@@ -133,7 +133,7 @@ def _answer(run: RunState, event: Event, moment: Moment) -> Decision:  # noqa: C
         case RunOrphaned():
             return on_run_orphaned(run, event, moment)
         case LeaseRenewed():
-            return on_lease_renewed(run, event)
+            return on_lease_renewed(run, event, moment)
         case DispatchDoubted():
             return on_dispatch_doubted(run, event, moment)
         case TimerFired():

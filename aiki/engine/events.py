@@ -189,7 +189,7 @@ class RunOrphaned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRenewed:
-    """The holder acknowledged its command and holds the run until then."""
+    """The holder goes on without its command, which it acknowledges once this is confirmed."""
 
     type: Literal["LeaseRenewed"] = "LeaseRenewed"
     id: str
@@ -199,6 +199,7 @@ class LeaseRenewed:
     pair: Pair
     worker: str
     until: datetime
+    """By the clock of the worker, as ``at`` is: what counts is how much later it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,8 @@ All of it counts only under the current pair, from the worker that is bound to
 it, and without a gap (rules 1, 3, 7); all of it may be said twice.
 """
 
+from datetime import timedelta
+
 from aiki.engine.changing import replace
 from aiki.engine.commands import (
     AnnounceProgress,
@@ -45,6 +47,9 @@ __all__ = [
     "on_run_suspended",
     "on_task_scheduled",
 ]
+
+# A run whose holder is gone waits for the end of its lease: who says more than this cannot mean it.
+_LEASE_MAX = timedelta(days=30)
 
 # A retry that is due this much earlier or later than its queue would bring it back waits in the heap instead.
 _RETRY_TOLERANCE_MS = 60
@@ -307,9 +312,14 @@ def _before_the_end(run: RunState, event: RunCompleted | RunFailed, moment: Mome
     return None if event.last_seq == run.last_seq else superseded(run, event, moment)
 
 
-def on_lease_renewed(run: RunState, event: LeaseRenewed) -> Decision:
-    """Note until when the holder goes on without holding its command."""
+def on_lease_renewed(run: RunState, event: LeaseRenewed, moment: Moment) -> Decision:
+    """Note until when the holder goes on without holding its command.
+
+    The lease is as long as the holder says and begins now, by our clock: it is we who say when it is over, and what
+    the clocks of two machines have between them is no part of it. It never ends before the holder believes so,
+    whose count began when it said this.
+    """
     if not _is_holder(run, event) or run.status is not RunStatus.RUNNING:
         return fence(run, event)
-    until = max(event.until, run.lease_until or event.until)
-    return Decision(replace(run, lease_until=until))
+    lease = min(max(event.until - event.at, timedelta()), _LEASE_MAX)
+    return Decision(replace(run, lease_until=moment.now + lease))

@@ -1,8 +1,10 @@
 """Rules 7, 8 and 10 of the design: what counts of that which a holder says, and what is said again."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from aiki.engine.commands import AnnounceOutcome, AnnounceProgress, ArmTimer, ExecuteRun, ExecuteTask, NotifyWorker
 from aiki.engine.decide import decide
@@ -248,19 +250,26 @@ def test_what_a_workflow_says_of_itself_is_kept_and_announced() -> None:
     assert [command.note for command in decision.commands if isinstance(command, AnnounceProgress)] == [note]
 
 
+def lease_of(run: RunState, *, begun: datetime = T0, minutes: float = 5) -> LeaseRenewed:
+    """What the holder says, whose clock shows *begun*."""
+    until = begun + timedelta(minutes=minutes)
+    facts: dict[str, Any] = {"run_id": run.run_id, "incarnation": run.incarnation, "pair": run.pair, "worker": "w1"}
+    return LeaseRenewed(id="lease", at=begun, until=until, **facts)
+
+
+def end_of_lease(run: RunState) -> TimerFired:
+    """What the timer says at the end of the lease that is stored."""
+    assert run.lease_until is not None
+    facts: dict[str, Any] = {"run_id": run.run_id, "incarnation": run.incarnation, "pair": run.pair}
+    return TimerFired(id="timer", at=run.lease_until, due_at=run.lease_until, **facts)
+
+
 def test_a_lease_that_ends_takes_the_run_from_its_holder() -> None:
     run = running()
-    until = T0 + timedelta(minutes=15)
-    renewed = LeaseRenewed(
-        id="lease", run_id=run.run_id, at=T0, incarnation=run.incarnation, pair=run.pair, worker="w1", until=until
-    )
-    leased = after(run, renewed)
-    assert leased.due_at == until
-    ended = TimerFired(
-        id="timer", run_id=run.run_id, at=until, incarnation=run.incarnation, pair=run.pair, due_at=until
-    )
+    leased = after(run, lease_of(run, minutes=15))
+    assert leased.due_at == T0 + timedelta(minutes=15)
 
-    decision = decide(leased, ended, a_moment(seconds=900))
+    decision = decide(leased, end_of_lease(leased), a_moment(seconds=900))
 
     assert decision.run is not None
     assert (decision.run.status, decision.run.pair.epoch) == (RunStatus.QUEUED, 2)
@@ -268,13 +277,27 @@ def test_a_lease_that_ends_takes_the_run_from_its_holder() -> None:
 
 def test_a_renewed_lease_outlives_the_moment_of_the_old_one() -> None:
     run = running()
-    first, second = T0 + timedelta(minutes=15), T0 + timedelta(minutes=20)
-    lease = LeaseRenewed(
-        id="lease", run_id=run.run_id, at=T0, incarnation=run.incarnation, pair=run.pair, worker="w1", until=first
-    )
-    leased = after(run, lease, replace(lease, id="lease-2", until=second))
-    ended = TimerFired(
-        id="timer", run_id=run.run_id, at=first, incarnation=run.incarnation, pair=run.pair, due_at=first
-    )
+    leased = after(run, lease_of(run))
+    renewed = after(leased, lease_of(run), seconds=100)
 
-    assert decide(leased, ended, a_moment(seconds=900)).run == leased
+    assert decide(renewed, end_of_lease(leased), a_moment(seconds=300)).run == renewed
+
+
+@pytest.mark.parametrize("apart", [timedelta(days=-1), timedelta(0), timedelta(days=1)])
+def test_a_lease_begins_now_whatever_the_clock_of_the_holder_shows(apart: timedelta) -> None:
+    run = running()
+
+    leased = after(run, lease_of(run, begun=T0 + apart), seconds=10)
+
+    assert leased.lease_until == T0 + timedelta(minutes=5, seconds=10)
+
+
+def test_a_lease_is_no_longer_than_anybody_can_mean() -> None:
+    run = running()
+    end_of_time = datetime(9999, 12, 31, tzinfo=UTC)
+
+    leased = after(run, replace(lease_of(run), until=end_of_time))
+    never = after(run, replace(lease_of(run), at=end_of_time))
+
+    assert leased.lease_until == T0 + timedelta(days=30)
+    assert never.lease_until == T0
