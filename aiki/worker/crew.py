@@ -1,7 +1,7 @@
 """The crew: everything that a worker executes right now, each in an asyncio task of its own."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,8 +25,8 @@ log = get_logger(__name__)
 class Crew:
     """Serves deliveries side by side, within the slots of the worker."""
 
-    def __init__(self, surroundings: Surroundings, *, on_leases: Callable[[int], None]) -> None:
-        """*on_leases* is told whenever the number of runs under a lease changed."""
+    def __init__(self, surroundings: Surroundings, *, on_leases: Callable[[], Awaitable[None]]) -> None:
+        """*on_leases* is awaited whenever the number of runs under a lease changed."""
         self._surroundings = surroundings
         self._on_leases = on_leases
         self._slots = asyncio.Semaphore(surroundings.settings.max_concurrent_runs)
@@ -53,7 +53,7 @@ class Crew:
     @property
     def leased(self) -> int:
         """How many runs are held under a lease."""
-        return sum(held.is_leased for held in self._held.values())
+        return sum(held.has_lease for held in self._held.values())
 
     def on_command(self, intake: Intake, delivery: Delivery[WorkerCommand]) -> None:
         """Begin to serve a delivery."""
@@ -102,6 +102,15 @@ class Crew:
         for held in [self._held[run_id] for run_id in run_ids if run_id in self._held]:
             self._start(self._disown(held.command))
 
+    def catch_up(self) -> None:
+        """Be told again what was said of the runs that are held while nobody here could hear it.
+
+        Those under a lease alone are held across a lost connection; notices are not kept for anybody.
+        """
+        for held in self._held.values():
+            if held.is_leased:
+                self._start(held.say_again())
+
     def hand_back(self) -> None:
         """Give everything back in order: nothing new starts."""
         self._is_leaving = True
@@ -139,7 +148,7 @@ class Crew:
             self._surroundings,
             slots=self._slots,
             acknowledge=lambda: intake.acknowledge(delivery),
-            on_lease=lambda: self._on_leases(self.leased),
+            on_lease=self._on_leases,
         )
         other = self._held.get(command.run_id)
         if other is not None and _is_outdated(command, other.command):
@@ -162,8 +171,8 @@ class Crew:
         finally:
             if self._held.get(command.run_id) is held:
                 del self._held[command.run_id]
-            if held.is_leased:
-                self._on_leases(self.leased)
+            if held.has_lease:
+                await self._on_leases()
 
     async def _leave_to_first(self, intake: Intake, delivery: Delivery[WorkerCommand], command: ExecuteRun) -> None:
         log.info("run.ordered_twice", run_id=command.run_id, workflow=command.workflow, epoch=command.pair.epoch)

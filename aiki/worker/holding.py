@@ -9,7 +9,7 @@ it is left to the broker, because it is not ours any more.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from aiki.engine.commands import ExecuteRun, NotifyWorker, WorkerNotice
@@ -50,12 +50,14 @@ class HeldRun:
         *,
         slots: asyncio.Semaphore,
         acknowledge: Acknowledge,
-        on_lease: Callable[[], None],
+        on_lease: Callable[[], Awaitable[None]],
     ) -> None:
-        """*acknowledge* acknowledges the command; *on_lease* is called when that happens before the end."""
+        """*acknowledge* acknowledges the command; *on_lease* is awaited before that happens ahead of the end."""
         self.command = command
+        self.has_lease = False
+        """Whether the run is held under a lease: it takes a slot, and soon no unacknowledged command."""
         self.is_leased = False
-        """Whether the command was acknowledged already, and the run is held under a lease."""
+        """Whether the command was acknowledged already: only the lease holds the run."""
         self._surroundings = surroundings
         self._slots = slots
         self._acknowledge = acknowledge
@@ -139,7 +141,7 @@ class HeldRun:
 
     def _call_off(self) -> None:
         self._is_called_off = True
-        if self._waiting is not None:
+        if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def _execute_in_turn(self, workflow: Workflow[..., Any]) -> None:
@@ -246,12 +248,11 @@ class HeldRun:
     async def _keep_lease(self) -> None:
         """Renew the lease for as long as the run executes; without it, somebody else may have the run."""
         clock, lease = self._surroundings.clock, self._surroundings.settings.lease
-        until: datetime | None = None
+        ends: float | None = None
         while True:
-            wanted = clock.now() + timedelta(seconds=lease)
-            event = LeaseRenewed(**self._facts(), id=self._surroundings.new_id(), until=wanted)
+            asked = clock.monotonic()
             try:
-                confirmed = await self._is_confirmed(asyncio.ensure_future(self._host.publish((event,))), until)
+                confirmed = await self._is_confirmed(asyncio.ensure_future(self._renew(lease)), ends)
             except AikiError as error:
                 self._log.debug("run.lease_ends", error=error.message)  # The run is abandoned, or the worker stops.
                 return
@@ -259,18 +260,25 @@ class HeldRun:
                 self._log.error("run.lease_lost")
                 self.abandon()
                 return
-            until = wanted
+            if ends is None and clock.monotonic() >= asked + lease:
+                continue  # It took longer than the lease lasts, which may be over: the command is kept for a new one.
+            ends = asked + lease
             if not self.is_leased and not await self._leave_command():
                 return
             await clock.sleep(lease / 3)
 
-    async def _is_confirmed(self, renewal: "asyncio.Future[None]", until: datetime | None) -> bool:
-        """Wait for the confirmation of a renewal, no longer than the lease of before holds."""
-        if until is None:
+    def _renew(self, lease: float) -> Awaitable[None]:
+        facts = self._facts()
+        until = facts["at"] + timedelta(seconds=lease)
+        return self._host.publish((LeaseRenewed(**facts, id=self._surroundings.new_id(), until=until),))
+
+    async def _is_confirmed(self, renewal: "asyncio.Future[None]", ends: float | None) -> bool:
+        """Wait for the confirmation of a renewal, no longer than until the lease of before *ends*."""
+        if ends is None:
             await renewal  # The command is still ours, however long this takes.
             return True
         clock = self._surroundings.clock
-        alarm = asyncio.ensure_future(clock.sleep((until - clock.now()).total_seconds()))
+        alarm = asyncio.ensure_future(clock.sleep(ends - clock.monotonic()))
         try:
             await asyncio.wait({renewal, alarm}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -280,14 +288,22 @@ class HeldRun:
         return not renewal.cancelled() and renewal.result() is None
 
     async def _leave_command(self) -> bool:
+        self.has_lease = True
+        await self._on_lease()
         try:
             await self._acknowledge()
         except DeliveryLostError:
             return False  # It is somebody else's; the worker is about to abandon the run.
         self.is_leased = True
         self._log.info("run.leased")
-        self._on_lease()
         return True
+
+    async def say_again(self) -> None:
+        """Say once more that the run is held: what was said to us while we could not be reached is said again."""
+        try:
+            await self._host.publish((RunStarted(**self._facts(), id=self._surroundings.new_id()),))
+        except AikiError as error:
+            self._log.debug("run.not_said_again", error=error.message)
 
     def _facts(self) -> dict[str, Any]:
         return {

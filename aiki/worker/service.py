@@ -222,8 +222,9 @@ class Worker:
             )
             try:
                 queues, room = self.queues, self._room()
-                await session.open(queues, prefetch=room)
+                await session.open(queues, room=room)
                 self._session = session
+                self._crew.catch_up()
                 await self._catch_up(session, queues, room)
                 self._taking.set()
                 pause = PAUSE_FIRST
@@ -265,14 +266,16 @@ class Worker:
     def _room(self) -> int:
         return max(self.settings.max_concurrent_runs - self._crew.leased, 0)
 
-    def _make_room(self, leased: int) -> None:
+    async def _make_room(self) -> None:
         """A run under a lease takes a slot without an unacknowledged command: the broker must not fill it again."""
-        log.info("worker.leases_changed", worker=self.name, leased=leased)
-        self._take_anew()
+        log.info("worker.leases_changed", worker=self.name, leased=self._crew.leased)
+        if (taking := self._take_anew()) is not None:
+            await asyncio.wait({taking})
 
-    def _take_anew(self) -> None:
-        if self._session is not None and not self._stopping:
-            self._session.take(self.queues, prefetch=self._room())
+    def _take_anew(self) -> asyncio.Task[None] | None:
+        if self._session is None or self._stopping:
+            return None
+        return self._session.take(self.queues, room=self._room())
 
     def _report(self) -> ReportPresence:
         return ReportPresence(
@@ -290,7 +293,7 @@ class Worker:
 class _LiveRegistry(Registry):
     """What a worker has. What is added while it works is served from then on."""
 
-    def __init__(self, *definitions: Workflow[..., Any] | Task[..., Any], on_change: Callable[[], None]) -> None:
+    def __init__(self, *definitions: Workflow[..., Any] | Task[..., Any], on_change: Callable[[], object]) -> None:
         self._on_change = on_change
         super().__init__(*definitions)
 

@@ -5,7 +5,7 @@ the moment it ends, which therefore is never hidden: who runs it learns it at on
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,17 +15,36 @@ from aiki.ports.broker import Delivery, Subscription, WorkerBroker
 
 __all__ = ["Intake", "Session"]
 
+# What stopped subscriptions have let go of is taken anew when it is this part (one in so many) of what is missing.
+FILL_AT = 4
+
 OnCommand = Callable[["Intake", Delivery[WorkerCommand]], None]
 OnNotice = Callable[[NotifyWorker], None]
 
 
 class Intake:
-    """One subscription to commands, and how many of its deliveries are not acknowledged."""
+    """One subscription to commands, and which of its deliveries are not acknowledged."""
 
-    def __init__(self, subscription: Subscription[WorkerCommand]) -> None:
+    def __init__(
+        self, subscription: Subscription[WorkerCommand], *, room: int, on_less: Callable[["Intake"], None]
+    ) -> None:
+        """*room* is how many may be unacknowledged; *on_less* hears when one is no more."""
         self.subscription = subscription
-        self.held = 0
+        self.room = room
         self.is_stopped = False
+        self._on_less = on_less
+        self._tags: set[int] = set()
+
+    @property
+    def held(self) -> int:
+        """How many deliveries are not acknowledged."""
+        return len(self._tags)
+
+    async def receive(self) -> Sequence[Delivery[WorkerCommand]]:
+        """Wait for deliveries. Raises as the subscription does."""
+        deliveries = await self.subscription.receive()
+        self._tags.update(delivery.tag for delivery in deliveries)
+        return deliveries
 
     async def acknowledge(self, delivery: Delivery[WorkerCommand]) -> None:
         """Tell the broker that a command has been dealt with.
@@ -34,13 +53,20 @@ class Intake:
             DeliveryLostError: it is somebody else's already.
         """
         await self.subscription.acknowledge((delivery,))
-        self.held -= 1
-        if self.is_stopped and self.held == 0:
+        self._tags.discard(delivery.tag)
+        if self.is_stopped and not self._tags:
             await self.subscription.close()
+        self._on_less(self)
 
 
 class Session:
-    """Takes commands and notices from the broker until the connection is lost."""
+    """Takes commands and notices from the broker until the connection is lost.
+
+    How many commands it may have at a time changes while it lives. A broker is told that with a subscription, so there
+    is a new one for what is left, and the old one is stopped and keeps what it was given. What it lets go of then has
+    to be taken by further ones: not one by one, but when it is a good part of what is missing. So long runs among
+    many short ones leave a few subscriptions, and little of the room unused.
+    """
 
     def __init__(self, broker: WorkerBroker, worker: str, *, on_command: OnCommand, on_notice: OnNotice) -> None:
         self._broker = broker
@@ -52,17 +78,20 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changing = asyncio.Lock()
+        self._queues: tuple[str, ...] = ()
+        self._room = 0
         self._is_stopped = False
 
-    async def open(self, queues: tuple[str, ...], *, prefetch: int) -> None:
-        """Subscribe: first to what may be said of a run, then to the runs.
+    async def open(self, queues: tuple[str, ...], *, room: int) -> None:
+        """Subscribe: first to what may be said of a run, then to the runs, *room* of them at a time.
 
         Raises:
             BrokerError: that could not be done.
         """
         self._control = await self._broker.consume_control(self._worker)
         self._spawn(self._take_notices(self._control))
-        await self._take_from(queues, prefetch)
+        self._queues, self._room = queues, room
+        await self._fill()
 
     async def wait_until_lost(self) -> None:
         """Wait for the end of the session.
@@ -72,16 +101,26 @@ class Session:
         """
         await asyncio.shield(self._ended)
 
-    def take(self, queues: tuple[str, ...], *, prefetch: int) -> None:
-        """Take at most *prefetch* more commands, of *queues*, from soon on; what was delivered before stays."""
-        if not self._ended.done():
-            self._spawn(self._take_instead(queues, prefetch))
+    def take(self, queues: tuple[str, ...], *, room: int) -> "asyncio.Task[None] | None":
+        """Have at most *room* commands, of *queues*, from soon on; what was delivered before stays, and counts.
 
-    async def _take_instead(self, queues: tuple[str, ...], prefetch: int) -> None:
+        What is returned is done when no more than that is given. There is nothing where the session is over.
+        """
+        if self._ended.done():
+            return None
+        self._queues, self._room = queues, room
+        return self._spawn(self._take_instead())
+
+    async def _take_instead(self) -> None:
         async with self._changing:
             if not self._is_stopped:
                 await self._stop_intakes()
-                await self._take_from(queues, prefetch)
+                await self._fill()
+
+    async def _take_more(self) -> None:
+        async with self._changing:
+            if not self._is_stopped and self._is_worth_filling:
+                await self._fill()
 
     async def stop_taking(self) -> None:
         """Take nothing more. What was delivered stays until it is acknowledged, or the session is closed."""
@@ -103,12 +142,32 @@ class Session:
                 with suppress(BrokerError):
                     await subscription.close()
 
-    async def _take_from(self, queues: tuple[str, ...], prefetch: int) -> None:
-        if prefetch <= 0:
-            return
-        intake = Intake(await self._broker.consume_commands(queues, prefetch=prefetch))
-        self._intakes.append(intake)
-        self._spawn(self._take_commands(intake))
+    async def _fill(self) -> None:
+        """Subscribe for the room that nobody fills, if there is any."""
+        room = self._free
+        if room > 0:
+            subscription = await self._broker.consume_commands(self._queues, prefetch=room)
+            intake = Intake(subscription, room=room, on_less=self._on_less)
+            self._intakes.append(intake)
+            self._spawn(self._take_commands(intake))
+
+    @property
+    def _missing(self) -> int:
+        """How much of the room no subscription fills that still takes commands."""
+        return self._room - sum(intake.room for intake in self._intakes if not intake.is_stopped)
+
+    @property
+    def _free(self) -> int:
+        """How much of what is missing is not taken up by what stopped subscriptions hold."""
+        return self._missing - sum(intake.held for intake in self._intakes if intake.is_stopped)
+
+    @property
+    def _is_worth_filling(self) -> bool:
+        return 0 < self._missing <= self._free * FILL_AT
+
+    def _on_less(self, intake: Intake) -> None:
+        if intake.is_stopped and not self._ended.done() and self._is_worth_filling:
+            self._spawn(self._take_more())
 
     async def _stop_intakes(self) -> None:
         for intake in self._intakes:
@@ -122,13 +181,12 @@ class Session:
     async def _take_commands(self, intake: Intake) -> None:
         while True:
             try:
-                deliveries = await intake.subscription.receive()
+                deliveries = await intake.receive()
             except DeliveryLostError:
                 if intake.is_stopped and intake.held == 0:
                     self._intakes.remove(intake)
                     return  # We closed it ourselves.
                 raise
-            intake.held += len(deliveries)
             for delivery in deliveries:
                 self._on_command(intake, delivery)
 
@@ -139,10 +197,11 @@ class Session:
                 self._on_notice(delivery.body)
             await control.acknowledge(deliveries)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name="aiki-session")
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
+        return task
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -1,58 +1,23 @@
 """How workers leave: in order, at once, and without holding what others could go on with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from aiki.adapters.broker.memory import MemoryBroker, MemoryHub
-from aiki.engine.commands import ExecuteRun, WorkerCommand
-from aiki.engine.events import Event, LeaseRenewed, RunOrphaned
+from aiki.adapters.broker.memory import MemoryBroker
+from aiki.engine.commands import WorkerCommand
+from aiki.engine.events import RunOrphaned
 from aiki.engine.status import RunStatus
 from aiki.ports.broker import Subscription
 from aiki.sdk import publisher
 from aiki.sdk.client import Client
-from aiki.sdk.run import Run
-from aiki.sdk.task import task
-from aiki.sdk.workflow import workflow
-from aiki.testing.clock import ManualClock
 from aiki.worker import holding
 from aiki.worker.service import Worker, WorkerSettings
 from tests.sdk.support import SOON, Engine, an_engine, eventually, published
-
-
-class Bench:
-    """One workflow with a task that takes as long as the test likes."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.lets_go = asyncio.Event()
-        self.lets_go.set()
-        self.begun = 0
-        self.stopped = 0
-        self.done: list[str] = []
-
-        @task
-        async def long(name: str) -> str:
-            self.begun += 1
-            try:
-                await self.open.wait()
-            except asyncio.CancelledError:
-                self.stopped += 1
-                await self.lets_go.wait()
-                raise
-            self.done.append(name)
-            return name
-
-        @workflow(name="working")
-        async def working(run: Run, name: str) -> list[str]:
-            return [await long.run(run, f"{name}-{number}") for number in (1, 2)]
-
-        self.working = working
+from tests.worker.support import Bench, HeldUpBroker
 
 
 @asynccontextmanager
@@ -287,128 +252,13 @@ class Gate:
         return await self._consume(queues, prefetch=prefetch)
 
 
-class Lease:
-    """A worker on a clock that is moved by hand, in an engine whose events nobody takes until they are looked at."""
-
-    def __init__(self, engine: Engine, clock: ManualClock, worker: Worker, bench: Bench) -> None:
-        self.engine = engine
-        self.clock = clock
-        self.worker = worker
-        self.bench = bench
-
-    def renewals(self) -> list[LeaseRenewed]:
-        """The leases in the event queues."""
-        return [event for event in published(self.engine) if isinstance(event, LeaseRenewed)]
-
-
-@asynccontextmanager
-async def a_held_run(**options: Any) -> AsyncIterator[Lease]:
-    """Hold one run; nobody takes its events."""
-    bench, clock = Bench(), ManualClock()
-    async with an_engine() as engine:
-        client = await engine.client()
-        handle = await bench.working.with_options(confirm="stored").enqueue(client, "a")
-        await eventually(lambda: engine.hub.ready("working@1.0.0"))
-        await engine.stop_orchestrator()
-        async with Client(await engine.connected(), clock=clock, listen=False) as own:
-            settings = WorkerSettings(lease_after=600, lease=300)
-            async with Worker(own, [bench.working], settings=settings, shutdown_grace=0, **options) as worker:
-                await eventually(lambda: bench.begun)
-                assert worker.held_runs == (handle.id,)
-                yield Lease(engine, clock, worker, bench)
-                await worker.abort()
-
-
-async def test_a_command_that_is_held_for_long_is_acknowledged_and_its_run_goes_on_under_a_lease() -> None:
-    async with a_held_run() as lease:
-        await lease.clock.advance(599)
-        assert lease.engine.hub.held("working@1.0.0") == 1
-        assert lease.renewals() == []
-
-        await lease.clock.advance(61)
-
-        await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
-        assert len(lease.renewals()) == 1
-        assert lease.bench.stopped == 0
-
-
-async def test_a_lease_is_renewed_long_before_it_ends() -> None:
-    async with a_held_run() as lease:
-        await lease.clock.advance(660)
-        for _ in range(4):
-            await lease.clock.advance(100)
-
-        renewals = lease.renewals()
-        assert len(renewals) == 5
-        for earlier, later in pairwise(renewals):
-            assert later.at < earlier.until < later.until
-
-
-async def test_a_leased_run_keeps_its_slot_so_the_broker_does_not_fill_it() -> None:
-    async with a_held_run(max_concurrent_runs=1) as lease:
-        await lease.clock.advance(660)
-        await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
-        ready = lease.engine.hub.ready("working@1.0.0")
-        broker = await lease.engine.connected()
-        (command,) = lease.worker.orders.values()
-        await broker.send([replace(command, run_id="another")], timeout=SOON)
-        await lease.clock.advance(0)
-
-        assert ready == ()
-        assert len(lease.engine.hub.ready("working@1.0.0")) == 1
-        assert isinstance(lease.engine.hub.ready("working@1.0.0")[0], ExecuteRun)
-        assert lease.worker.held_runs == (command.run_id,)
-
-
-async def test_a_leased_run_survives_a_lost_connection() -> None:
-    async with a_held_run() as lease:
-        await lease.clock.advance(660)
-        await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
-
-        lease.engine.hub.disconnect(lease.worker._surroundings.broker)  # type: ignore[arg-type]
-        await lease.clock.advance(100)
-
-        assert lease.bench.stopped == 0
-        await eventually(lambda: len(lease.renewals()) == 2)
-
-
-async def test_a_lease_that_cannot_be_renewed_ends_the_execution() -> None:
-    async with a_held_run() as lease:
-        await lease.clock.advance(660)
-        await eventually(lease.renewals)
-
-        lease.engine.hub.isolate(lease.worker._surroundings.broker)  # type: ignore[arg-type]
-        await lease.clock.advance(200)
-        assert lease.bench.stopped == 0
-        await lease.clock.advance(100)
-
-        await eventually(lambda: lease.bench.stopped == 1)
-        await eventually(lambda: not lease.worker.held_runs)
-        lease.engine.hub.rejoin(lease.worker._surroundings.broker)  # type: ignore[arg-type]
-
-
-class HeldUpBroker(MemoryBroker):
-    """A broker that confirms nothing of a run that is given back before it is told to."""
-
-    def __init__(self, hub: MemoryHub) -> None:
-        super().__init__(hub)
-        self.is_held_up = asyncio.Event()
-        self.goes_on = asyncio.Event()
-
-    async def publish_events(self, partition: int, events: Sequence[Event], *, timeout: float) -> None:
-        if any(isinstance(event, RunOrphaned) for event in events):
-            self.is_held_up.set()
-            await self.goes_on.wait()
-        await super().publish_events(partition, events, timeout=timeout)
-
-
 async def test_a_worker_that_goes_on_gives_a_run_back_however_long_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     # Or it would keep the command of the run, and do nothing about it, for as long as it lives.
     monkeypatch.setattr(holding, "GIVE_BACK_SECONDS", 0.01)
     monkeypatch.setattr(publisher, "GRACE_SECONDS", 0.01)
     bench, settings = Bench(), WorkerSettings(lease_after=0.02)
     async with an_engine() as engine:
-        client, broker = await engine.client(), HeldUpBroker(engine.hub)
+        client, broker = await engine.client(), HeldUpBroker(engine.hub, RunOrphaned)
         async with (
             Client(broker, clock=engine.clock, listen=False) as own,
             Worker(own, [bench.working], settings=settings, max_concurrent_runs=1) as worker,
@@ -422,4 +272,21 @@ async def test_a_worker_that_goes_on_gives_a_run_back_however_long_that_takes(mo
             await asyncio.wait_for(job, SOON)
 
             assert not has_given_up
+            assert job.exception() is None
+
+
+async def test_a_run_may_be_fenced_in_the_moment_in_which_it_is_out_of_patience() -> None:
+    bench, settings = Bench(), WorkerSettings(lease_after=0.02)
+    async with an_engine() as engine:
+        client, own = await engine.client(), await engine.client(listen=False)
+        async with Worker(own, [bench.working], settings=settings, max_concurrent_runs=1) as worker:
+            await worker._crew._slots.acquire()  # By somebody who never leaves.
+            await bench.working.enqueue(client, "a")
+            await eventually(lambda: worker._crew._held)
+            (held,), (job,) = worker._crew._held.values(), worker._crew._jobs
+            await eventually(lambda: held._waiting is not None and held._waiting.expired())
+
+            held.fence()
+
+            await asyncio.wait_for(job, SOON)
             assert job.exception() is None
