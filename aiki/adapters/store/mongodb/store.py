@@ -41,7 +41,8 @@ class MongoStore(Store):
     Writes wait until a majority has them on disk, reads see nothing less. Every write is one document,
     and conditional on what was read: the id of a journal entry lets a single one of two take its place,
     the revision in the filter lets a single one of two commits match. So no transaction is needed, and a
-    standalone server, a replica set and a cluster sharded by run (see ``layout``) all work the same.
+    standalone server and a replica set work the same. A cluster sharded by run (see ``layout``) is designed
+    for: writes, and reads on the way of a run, carry its key; sweeps and lists ask all shards. No test runs on one.
 
     *client* is a connection string, or a client that the application has made: PyMongo's
     ``AsyncMongoClient`` or Motor's ``AsyncIOMotorClient``. Such a client is not closed here. Without
