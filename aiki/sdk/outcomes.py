@@ -107,7 +107,7 @@ class Interest(_Expected):
             self.wake()
 
     def reopen(self, ended_at: datetime | None) -> None:
-        """Forget the end of *ended_at*: the run was asked to go on."""
+        """Forget how the run ended. No end up to *ended_at* counts: it was asked to go on after that."""
         self.superseded = ended_at
         self.outcome = None
         self.stale = True
@@ -199,10 +199,9 @@ class OutcomeListener:
                 interest.missing, interest.stale = False, True
             await self.start()
             if addressed:
-                await self._settled(interest, addressed=True)
-            else:
-                async with self.watching(interest):
-                    await self._settled(interest, addressed=False)
+                return await self._settled(interest, addressed=True)
+            async with self.watching(interest):
+                return await self._settled(interest, addressed=False)
         return interest.outcome
 
     async def accepted(self, acceptance: Acceptance) -> AnnounceAcceptance:
@@ -211,7 +210,7 @@ class OutcomeListener:
         async def ask() -> None:
             run = await self._ask_run(acceptance.request.run_id)
             if run is not None:
-                acceptance.settle(_acceptance_by(run, acceptance.request, self.client_id))
+                self._accept(acceptance, _acceptance_by(run, acceptance.request, self.client_id))
 
         await self._until(acceptance, lambda: acceptance.answer is not None, ask)
         if acceptance.answer is None:
@@ -244,7 +243,7 @@ class OutcomeListener:
                     async with asyncio.timeout(UNWATCH_SECONDS):
                         await self._subscription.unwatch(run_id)
 
-    async def _settled(self, interest: Interest, *, addressed: bool) -> None:
+    async def _settled(self, interest: Interest, *, addressed: bool) -> Outcome | None:
         async def ask() -> None:
             is_there = addressed or interest.known
             run = await (self._ask_run if is_there else self._find_run)(interest.run_id)
@@ -257,6 +256,7 @@ class OutcomeListener:
                 interest.settle(Outcome(run.workflow, run.status, run.finished_at, run.result, run.failure))
 
         await self._until(interest, lambda: interest.outcome is not None or interest.missing, ask)
+        return interest.outcome  # Now: it may be forgotten before whoever waits has stopped to watch.
 
     async def _until(
         self, expected: _Expected, is_settled: Callable[[], bool], ask: Callable[[], Awaitable[None]]
@@ -343,7 +343,7 @@ class OutcomeListener:
         if isinstance(notice, AnnounceAcceptance):
             acceptance = self._acceptances.get(notice.request_id)
             if acceptance is not None:
-                acceptance.settle(notice)
+                self._accept(acceptance, notice)
             return
 
         interest = self._interests.get(notice.run_id)
@@ -353,6 +353,13 @@ class OutcomeListener:
             interest.settle(Outcome(notice.workflow, notice.status, notice.at, notice.result, notice.failure))
         else:
             interest.wake()
+
+    def _accept(self, acceptance: Acceptance, answer: AnnounceAcceptance) -> None:
+        """Pass on the answer to a request. An end that was heard of before may be that of an earlier run of its key."""
+        acceptance.settle(answer)
+        interest = self._interests.get(answer.run_id)
+        if interest is not None and interest.outcome is not None:
+            interest.reopen(None)  # The new run may end at an earlier moment, by a clock that was set back.
 
     def _open_gap(self) -> None:
         self._subscription = None

@@ -1,6 +1,7 @@
 """Clients: what they state is confirmed, counts once, and says clearly when it did not come about."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -42,6 +43,11 @@ async def greet(run: Run, name: str) -> str:
 
 def hello(_command: object) -> Payload:
     return dump_payload("Hello")
+
+
+async def forget_what_ended(engine: Engine) -> None:
+    """Let the retention of all runs be over."""
+    await eventually(lambda: engine.store.expire(now=engine.clock.now() + timedelta(days=1), limit=10))
 
 
 def requests(engine: Engine) -> list[RunRequested]:
@@ -233,6 +239,41 @@ async def test_a_key_whose_run_is_over_gives_its_result() -> None:
 
         assert await again.wait_for_completion(timeout=SOON) == "Hello"
         assert len(engine.runs_executed) == 1
+
+
+async def test_rule_16_a_key_that_is_used_again_gives_the_result_of_the_new_run() -> None:
+    results = [dump_payload("first"), dump_payload("second")]
+
+    async with an_engine() as engine:
+        client = await engine.client()
+        await engine.start_worker(lambda command: results.pop(0))
+        keyed = greet.with_options(idempotency_key="order-7", retention=1)
+        first = await keyed.enqueue(client, "Ada")
+        await first.wait_for_completion(timeout=SOON)
+        await forget_what_ended(engine)
+
+        second = await keyed.enqueue(client, "Ada")
+
+        assert second.id == first.id
+        assert await second.wait_for_completion(timeout=SOON) == "second"
+
+
+async def test_rule_16_a_key_that_somebody_else_used_again_gives_the_result_of_the_new_run() -> None:
+    results = [dump_payload("first"), dump_payload("second")]
+
+    async with an_engine() as engine:
+        client, other = await engine.client(), await engine.client()
+        await engine.start_worker(lambda command: results.pop(0))
+        keyed = greet.with_options(idempotency_key="order-7", retention=1)
+        first = await keyed.enqueue(client, "Ada")
+        await first.wait_for_completion(timeout=SOON)
+        await forget_what_ended(engine)
+        await (await keyed.enqueue(other, "Ada")).wait_for_completion(timeout=SOON)
+
+        second = await keyed.enqueue(client, "Ada")
+
+        assert second.id == first.id
+        assert await second.wait_for_completion(timeout=SOON) == "second"
 
 
 async def test_an_answer_that_was_lost_with_the_connection_is_asked_for() -> None:

@@ -282,6 +282,25 @@ async def test_the_end_of_a_dead_letter_that_is_redriven_does_not_count() -> Non
         assert interest.outcome == ends[1]
 
 
+async def test_an_end_that_was_waited_for_is_told_though_the_run_is_opened_again_meanwhile() -> None:
+    async with an_engine() as engine:
+        client, other = await engine.client(), await engine.client()
+        handle = await greet.enqueue(client, "Ada")
+        await eventually(lambda: engine.store.load([handle.id]))
+        waiting = asyncio.create_task(other.handle(handle.id).wait_for_completion(timeout=SOON))
+        await eventually(lambda: other.connection.listener._watchers)
+        subscription = other.connection.listener._subscription
+        assert subscription is not None
+
+        async def unwatch(run_id: str) -> None:
+            other.connection.listener.reopen(run_id, engine.clock.now())
+
+        subscription.unwatch = unwatch  # type: ignore[method-assign]
+        await engine.start_worker(hello)
+
+        assert await waiting == {"text": "Hello"}
+
+
 async def test_a_wait_is_bounded_and_the_run_goes_on() -> None:
     async with an_engine() as engine:
         client = await engine.client()
