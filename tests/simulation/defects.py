@@ -504,6 +504,19 @@ DEFECTS = (
         ),
     ),
     Defect(
+        "the end of a forgotten run is that of the next one under its key",
+        16,
+        "echoes",
+        "0..1000",
+        (
+            Change(
+                "aiki/sdk/outcomes.py",
+                "            interest.reopen(None)  #",
+                "            pass  #",
+            ),
+        ),
+    ),
+    Defect(
         "a client's event counts each time",
         17,
         "echoes",

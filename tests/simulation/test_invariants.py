@@ -172,3 +172,28 @@ def test_what_is_known_of_a_mixed_up_run_says_nothing_of_the_next_one_under_its_
 
     assert first.run_id not in watch._mixed
     loop.close()
+
+
+@pytest.mark.parametrize("is_of_the_same_request", [True, False])
+def test_an_end_counts_for_whatever_the_same_request_makes_and_for_nothing_that_another_one_makes(
+    is_of_the_same_request: bool,
+) -> None:
+    loop = SimulationLoop()
+    world = World(loop, Random(1), partitions=1)
+    watch = Watch(world, [])
+    first = running(retention=1.0)
+    ended = after(first, completed(first))
+    assert ended.expires_at is not None
+    had_ended = []
+    for change in (RunChange.between(None, first), RunChange.between(replace(first, revision=1), ended)):
+        assert not done_at_once(world.store.commit([change]))
+        had_ended.append(watch.has_ever_ended(first.run_id))
+    done_at_once(world.store.expire(now=ended.expires_at + timedelta(seconds=1), limit=10))
+
+    next_one = first if is_of_the_same_request else replace(first, incarnation="another")
+    assert not done_at_once(world.store.commit([RunChange.between(None, next_one)]))
+
+    assert had_ended == [False, True]
+    assert watch.has_ever_ended(first.run_id) is is_of_the_same_request
+    assert not watch.has_ended(first.run_id)
+    loop.close()

@@ -253,6 +253,13 @@ class Watch:
         account = self._ledger.accounts.get(run_id)
         return account is not None and account.run.status.is_final
 
+    def has_ever_ended(self, run_id: str) -> bool:
+        """Whether a run ended, even if the same request has made it again since; that of another request is another."""
+        account = self._ledger.accounts.get(run_id)
+        return account is not None and (
+            account.run.status.is_final or (run_id, account.run.incarnation) in self._ledger.ended
+        )
+
     def lost_children(self, run_id: str) -> Collection[str]:
         """Name the operations of a run that failed because a child was buried."""
         account = self._ledger.accounts.get(run_id)

@@ -82,6 +82,8 @@ class Ledger:
         """The runs that were buried, and when that was last."""
         self.made_again: set[str] = set()
         """The runs that expired, and were asked for once more."""
+        self.ended: set[tuple[str, str]] = set()
+        """The runs that ended, with their incarnations, whatever became of them."""
         self.started: set[Pair] = set()
         """The dispatches that a worker has begun, as far as the broker has heard."""
         self.was_lost: Callable[[Pair, int], bool] = _was_kept
@@ -96,6 +98,8 @@ class Ledger:
         account = self.accounts.get(change.after.run_id)
         if change.journal and account is not None:
             self._note_entries(account, change)
+        if change.after.status.is_final:
+            self.ended.add((change.after.run_id, change.after.incarnation))
         return change.writes_run and self._note_run(account, change)
 
     def is_of_another(self, change: RunChange) -> bool:

@@ -183,6 +183,8 @@ class Driver:
         else:
             if job.fails or not self._is_right(result, job):
                 self._complain(f"job {job.number} ({job.workflow.name}) ended with {result!r}")
+            if not self._watch.has_ever_ended(handle.id):
+                self._complain(f"job {job.number} ({job.workflow.name}) was told to have ended, and goes on")
         return True
 
     async def _is_forgotten(self, handle: Handle[Any]) -> bool:
