@@ -14,11 +14,12 @@ a detail that never repeats the content.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field
-from pydantic_core import PydanticSerializationError, ValidationError, from_json
+from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaValidator, ValidationError, from_json
 
 from aiki.codec.schema import Limits, compile_schema
 from aiki.errors import PayloadError, PayloadTooLargeError, UndecodableError
@@ -56,13 +57,32 @@ class EnvelopeCodec(Generic[T]):
     """Writes and reads one kind of message: *content* is the field of *envelope* that holds the value.
 
     What is longer than *limits* say is written, for it was read by these limits, and not read.
+
+    Its schema is built when it is first needed: that takes milliseconds, and few processes need every kind.
     """
 
     def __init__(self, envelope: Callable[..., Envelope], content: str, limits: Limits | None = None) -> None:
         self._envelope = envelope
         self._content = content
         self._content_of = attrgetter(content)
-        self._validator, self._serializer = compile_schema(envelope, limits)
+        self._limits = limits
+
+    def build(self) -> None:
+        """Build the schema now, so that no message waits for it."""
+        _ = self._schema
+
+    @cached_property
+    def _schema(self) -> tuple[SchemaValidator, SchemaSerializer]:
+        return compile_schema(self._envelope, self._limits)
+
+    # Each by itself: every message looks one of them up.
+    @cached_property
+    def _validator(self) -> SchemaValidator:
+        return self._schema[0]
+
+    @cached_property
+    def _serializer(self) -> SchemaSerializer:
+        return self._schema[1]
 
     def encode(self, value: T, *, bytes_max: int) -> bytes:
         """Write *value*.

@@ -27,6 +27,7 @@ from aiki.errors import UndecodableError
 __all__ = [
     "DEAD_LETTER_BYTES_MAX",
     "MESSAGE_BYTES_MAX",
+    "build_schemas",
     "dead_letter_of",
     "decode_answer",
     "decode_command",
@@ -99,6 +100,12 @@ _CONTROL: EnvelopeCodec[NotifyWorker] = EnvelopeCodec(_Control, "control")
 _DEAD_LETTER: EnvelopeCodec[DeadLetter] = EnvelopeCodec(_DeadLetter, "dead_letter", LETTER_LIMITS)
 _QUERY: EnvelopeCodec[Query] = EnvelopeCodec(_Query, "query")
 _ANSWER: EnvelopeCodec[Answer] = EnvelopeCodec(_Answer, "answer")
+
+
+def build_schemas() -> None:
+    """Build what the first message of each kind would wait for: for processes that start before they serve."""
+    for codec in (_EVENTS, _COMMAND, _NOTICE, _CONTROL, _DEAD_LETTER, _QUERY, _ANSWER):
+        codec.build()
 
 
 def encode_events(events: Sequence[Event], *, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aiki.codec import messages
-from aiki.codec.envelope import BROKEN_JSON, TOO_LARGE, UNKNOWN_TYPE, UNKNOWN_VERSION, WRONG_CONTENT
-from aiki.codec.schema import ID_CHARACTERS_MAX
+from aiki.codec import envelope, messages
+from aiki.codec.envelope import BROKEN_JSON, TOO_LARGE, UNKNOWN_TYPE, UNKNOWN_VERSION, WRONG_CONTENT, EnvelopeCodec
+from aiki.codec.schema import ID_CHARACTERS_MAX, Limits, compile_schema
 from aiki.engine.commands import DeadLetter, ExecuteTask, Notice, NotifyWorker, WorkerCommand
 from aiki.engine.events import CancelRequested, Event, JournalAppended, RunFailed, SignalSent, TaskFinished
 from aiki.engine.journal import EntryKind, Failure, JournalEntry
@@ -358,6 +358,24 @@ def test_many_long_chains_of_causes_travel() -> None:
 def test_a_chain_of_causes_that_nobody_could_read_is_not_written(causes: int) -> None:
     with pytest.raises(PayloadError):
         messages.encode_events([run_failed(causes=causes)])
+
+
+def test_a_schema_is_built_once_and_not_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+
+    def compile_one(form: Any, limits: Limits | None) -> Any:
+        built.append(form)
+        return compile_schema(form, limits)
+
+    monkeypatch.setattr(envelope, "compile_schema", compile_one)
+    codec: EnvelopeCodec[DeadLetter] = EnvelopeCodec(messages._DeadLetter, "dead_letter")
+    letter = messages.dead_letter_of(UndecodableError("broken_json", ""), origin="q", body=b"x", at=AT)
+    assert built == []
+
+    body = codec.encode(letter, bytes_max=1_000)
+    assert codec.decode(body, bytes_max=1_000) == letter
+    assert codec.encode(letter, bytes_max=1_000) == body
+    assert built == [messages._DeadLetter]
 
 
 class TestDeadLetterOf:

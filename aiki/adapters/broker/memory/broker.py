@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from aiki.adapters.broker.memory.hub import MemoryHub
 from aiki.adapters.broker.memory.notices import MemoryNoticeSubscription
 from aiki.adapters.broker.memory.queues import MemoryQueue, MemorySubscription
-from aiki.codec.messages import encode_answer, encode_dead_letter, encode_events, encode_query
+from aiki.codec.messages import build_schemas, encode_answer, encode_dead_letter, encode_events, encode_query
 from aiki.engine.commands import Command, DeadLetter, NotifyWorker, WorkerCommand
 from aiki.engine.events import Event
 from aiki.engine.queries import Answer, Query
@@ -53,6 +53,7 @@ class MemoryBroker(Broker):
         """Connect."""
         if not self._hub.is_reachable(self):
             raise BrokerUnavailableError("the broker in memory is stopped", hint="start its hub")
+        build_schemas()  # Before anybody waits for a message.
         self._open = True
         self._hub.enter(self)
         self.connect()

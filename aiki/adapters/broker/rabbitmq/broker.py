@@ -38,7 +38,7 @@ from aiki.adapters.broker.rabbitmq.subscription import Arrival, RabbitSubscripti
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
 from aiki.adapters.broker.rabbitmq.waiting import Deadline, apart
 from aiki.adapters.clock import SystemClock
-from aiki.codec.messages import dead_letter_of, take_events_apart
+from aiki.codec.messages import build_schemas, dead_letter_of, take_events_apart
 from aiki.engine.commands import ArmTimer, Command, DeadLetter, NotifyWorker, SendEvent, WorkerCommand
 from aiki.engine.events import Event, TimerFired
 from aiki.engine.queries import Answer, Query
@@ -142,6 +142,7 @@ class RabbitBroker(Broker):
 
     async def start(self) -> None:
         """Connect, and see to it that the topology is there."""
+        build_schemas()  # Before anybody waits for a message.
         await self._supervisor.start(addresses_of(self._url))
 
     async def close(self) -> None:
