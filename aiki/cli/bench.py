@@ -9,12 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import click
-
 from aiki.bootstrap import amqp_url, connect_client, embedded, running_worker
 from aiki.cli.measuring import Measured, in_flight, one_at_a_time, percentile
-from aiki.cli.output import as_json, draw, print_json, remark
-from aiki.cli.parameters import DURATION
+from aiki.cli.output import draw, print_json, remark
 from aiki.cli.session import settings_of
 from aiki.config import Settings
 from aiki.errors import AikiError, CompletionTimeoutError
@@ -23,7 +20,7 @@ from aiki.sdk.run import Run
 from aiki.sdk.task import task
 from aiki.sdk.workflow import Workflow, workflow
 
-__all__ = ["bench"]
+__all__ = ["measure"]
 
 STEPS = 3
 RUN_SECONDS = 120.0
@@ -45,27 +42,8 @@ async def _three_steps(run: Run, start: int) -> int:
     return number
 
 
-@click.command()
-@click.option(
-    "--runs", type=click.IntRange(10, 1_000_000), default=2000, show_default=True, help="How many, for speed."
-)
-@click.option("--alone", type=click.IntRange(10, 100_000), default=200, show_default=True, help="How many, one by one.")
-@click.option("--at-once", type=click.IntRange(1, 10_000), default=200, show_default=True, help="How many in flight.")
-@click.option(
-    "--wait",
-    type=DURATION,
-    default="15s",
-    show_default=True,
-    help="How long the first run may take, before all others.",
-)
-@click.option("--embedded", "is_embedded", is_flag=True, help="Measure the engine inside this process, in a new file.")
-@as_json
-def bench(runs: int, alone: int, at_once: int, wait: timedelta, is_embedded: bool, as_json: bool) -> None:
-    """Measure runs of three durable steps: how many a second, and how long one takes.
-
-    The client and the worker are in this process, on the broker of AIKI_AMQP_URL; an orchestrator has to run.
-    The workflow has a queue of its own, which is deleted at the end; its runs expire after ten minutes.
-    """
+def measure(runs: int, alone: int, at_once: int, wait: timedelta, is_embedded: bool, as_json: bool) -> None:
+    """Measure runs of three durable steps, and draw how many there were in a second and how long one took."""
     # A version of its own is a queue of its own: no worker of the application serves it.
     measured = workflow(name="aiki-bench", version=uuid4().hex[:12])(_three_steps)
     engine = _inside(measured, at_once) if is_embedded else _on_servers(settings_of(), measured)

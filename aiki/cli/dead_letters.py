@@ -3,13 +3,12 @@
 import json
 from collections.abc import Sequence
 
-import click
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aiki.cli.output import as_json, draw, now, print_json, remark
-from aiki.cli.session import url_option, with_client
+from aiki.cli.output import draw, now, print_json, remark
+from aiki.cli.session import with_client
 from aiki.cli.shapes import letter_shape
 from aiki.cli.wording import ago, shorten
 from aiki.engine.queries import DeadLetterPage, StoredDeadLetter
@@ -21,12 +20,6 @@ __all__ = ["discard", "list_letters", "redrive", "show"]
 _BODY_MAX = 8000
 
 
-@click.command("list")
-@click.option("--all", "include_done", is_flag=True, help="Those that were redriven or discarded, too.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
-@click.option("--cursor", help="Continue where a list ended.")
-@as_json
-@url_option
 def list_letters(include_done: bool, limit: int, cursor: str | None, as_json: bool, url: str | None) -> None:
     """List dead letters, newest first."""
 
@@ -45,12 +38,8 @@ def list_letters(include_done: bool, limit: int, cursor: str | None, as_json: bo
         remark(f"more: --cursor {page.cursor}")
 
 
-@click.command()
-@click.argument("letter_id", metavar="LETTER")
-@as_json
-@url_option
 def show(letter_id: str, as_json: bool, url: str | None) -> None:
-    """Show LETTER: why it is there, and the original message."""
+    """Show a letter: why it is there, and the original message."""
 
     async def read(client: Client) -> StoredDeadLetter:
         return await client.dead_letter(letter_id)
@@ -62,12 +51,8 @@ def show(letter_id: str, as_json: bool, url: str | None) -> None:
         draw(_drawing(stored))
 
 
-@click.command()
-@click.argument("letter_ids", metavar="LETTER...", nargs=-1, required=True)
-@as_json
-@url_option
 def redrive(letter_ids: tuple[str, ...], as_json: bool, url: str | None) -> None:
-    """Send LETTERs on their way again: a run goes on from where it ended, a message goes back to its queue."""
+    """Send letters on their way again: a run goes on from where it ended, a message goes back to its queue."""
 
     async def send(client: Client) -> list[StoredDeadLetter]:
         return [await client.redrive(letter_id) for letter_id in letter_ids]
@@ -75,12 +60,8 @@ def redrive(letter_ids: tuple[str, ...], as_json: bool, url: str | None) -> None
     _report(with_client(send, url=url), "on its way again:", as_json=as_json)
 
 
-@click.command()
-@click.argument("letter_ids", metavar="LETTER...", nargs=-1, required=True)
-@as_json
-@url_option
 def discard(letter_ids: tuple[str, ...], as_json: bool, url: str | None) -> None:
-    """Mark LETTERs as done with. They are listed with --all."""
+    """Mark letters as done with."""
 
     async def mark(client: Client) -> list[StoredDeadLetter]:
         return [await client.discard(letter_id) for letter_id in letter_ids]

@@ -14,21 +14,11 @@ from aiki.cli.stopping import stop_on_signals
 from aiki.cli.wording import duration
 from aiki.config import Settings
 
-__all__ = ["dev"]
+__all__ = ["serve"]
 
 
-@click.command()
-@click.option(
-    "--app", "apps", multiple=True, metavar="MODULE[:NAME]", help="Where workflows and tasks are; repeatable."
-)
-@click.option("--data", metavar="FILE", help="Where runs are kept.  [default: .aiki/dev.db]")
-@click.option("--concurrency", type=click.IntRange(1, 10_000), help="How many runs to hold at the same time.")
-def dev(apps: Sequence[str], data: str | None, concurrency: int | None) -> None:
-    """Run everything in one process, without servers: orchestrator, worker, and a database file.
-
-    In another terminal, `aiki enqueue` and `aiki runs` find it by themselves. Stop it whenever you like, or
-    kill it: the next one goes on where this one was.
-    """
+def serve(apps: Sequence[str], data: str | None, concurrency: int | None) -> None:
+    """Run everything until it is told to stop."""
     settings = settings_of(is_service=True, data=data, concurrency=concurrency)
     app = load_app(apps, settings)
     raise click.exceptions.Exit(asyncio.run(_serve(settings, app)))

@@ -16,8 +16,8 @@ from rich.text import Text
 from aiki.bootstrap import broker_url, connect_client, is_embedded
 from aiki.cli.app import load_app
 from aiki.cli.management import consumer_timeouts
-from aiki.cli.output import as_json, draw, print_json
-from aiki.cli.session import settings_of, url_option
+from aiki.cli.output import draw, print_json
+from aiki.cli.session import settings_of
 from aiki.cli.wording import duration
 from aiki.config import Settings, unknown_variables
 from aiki.engine.queries import RunFilter, Stats
@@ -26,7 +26,7 @@ from aiki.errors import AikiError, ConfigurationError
 from aiki.observability import masked
 from aiki.sdk.client import Client
 
-__all__ = ["Finding", "Verdict", "doctor"]
+__all__ = ["Finding", "Verdict", "examine"]
 
 # Queued runs that are looked at to find queues that nobody consumes.
 _QUEUED_MAX = 500
@@ -64,11 +64,8 @@ class Finding:
 Check = Callable[[Settings], Awaitable[list[Finding]]]
 
 
-@click.command()
-@as_json
-@url_option
-def doctor(as_json: bool, url: str | None) -> None:
-    """Check that everything is there and fits together. Fails if there is a problem."""
+def examine(as_json: bool, url: str | None) -> None:
+    """Draw what every check finds. Fails if there is a problem."""
     settings = settings_of(amqp_url=url)
     findings = asyncio.run(_examine(settings))
     if as_json:

@@ -11,9 +11,8 @@ import click
 
 from aiki.cli.app import App, load_app
 from aiki.cli.drawing import status_text
-from aiki.cli.output import as_json, draw, print_json, remark
-from aiki.cli.parameters import DURATION
-from aiki.cli.session import settings_of, url_option, with_client
+from aiki.cli.output import draw, print_json, remark
+from aiki.cli.session import settings_of, with_client
 from aiki.cli.shapes import run_shape
 from aiki.engine.payload import Payload
 from aiki.engine.state import RunState
@@ -31,19 +30,6 @@ _Start = Callable[[Client], Awaitable[Handle[Any]]]
 """Starts what was ordered. Whatever could be checked without a broker has been."""
 
 
-@click.command()
-@click.argument("workflow")
-@click.argument("value", metavar="[JSON]", default="{}")
-@click.option("--app", "apps", multiple=True, metavar="MODULE", help="Where the workflow is; checks the input.")
-@click.option("--version", help="Which version; needed where the app cannot tell.")
-@click.option("--wait", is_flag=True, help="Wait for the result. Fails if the run does.")
-@click.option("--timeout", type=DURATION, help="How long to wait for it.")
-@click.option("--key", help="Idempotency key: the same key stands for the same run.")
-@click.option("--use-existing", is_flag=True, help="If the key stands for a run with another input, take that.")
-@click.option("--delay", type=DURATION, help="Start later.")
-@click.option("--tag", "tags", multiple=True, help="A tag to find it by; repeatable.")
-@as_json
-@url_option
 def enqueue(
     workflow: str,
     value: str,
@@ -58,10 +44,7 @@ def enqueue(
     as_json: bool,
     url: str | None,
 ) -> None:
-    """Start a run of WORKFLOW with the arguments in JSON, an object by the names of its parameters.
-
-    Where the workflow has one parameter, JSON may be its value alone. With '-' it is read from standard input.
-    """
+    """Start a run of *workflow* with the arguments in *value*, which is JSON."""
     on_conflict: OnConflict = "use_existing" if use_existing else "raise"
     options = WorkflowOptions(
         idempotency_key=key,

@@ -7,41 +7,44 @@ from aiki.cli.groups import LazyGroup
 __all__ = ["aiki", "main"]
 
 _RUNS = {
-    "list": ("aiki.cli.runs:list_runs", "List runs, newest first."),
-    "show": ("aiki.cli.runs:show", "Draw the timeline of a run."),
-    "watch": ("aiki.cli.runs:watch", "Follow a run until it is over."),
-    "cancel": ("aiki.cli.controls:cancel", "Stop runs; what is recorded stays."),
-    "retry": ("aiki.cli.controls:retry", "Let failed runs try again from where they ended."),
-    "wake": ("aiki.cli.controls:wake", "Let suspended runs go on now."),
-    "pause": ("aiki.cli.controls:pause", "Let runs start nothing new."),
-    "resume": ("aiki.cli.controls:resume", "Let paused runs go on."),
+    "list": ("aiki.cli.commands.runs:list_runs", "List runs, newest first."),
+    "show": ("aiki.cli.commands.runs:show", "Draw the timeline of a run."),
+    "watch": ("aiki.cli.commands.runs:watch", "Follow a run until it is over."),
+    "cancel": ("aiki.cli.commands.controls:cancel", "Stop runs; what is recorded stays."),
+    "retry": ("aiki.cli.commands.controls:retry", "Let failed runs try again from where they ended."),
+    "wake": ("aiki.cli.commands.controls:wake", "Let suspended runs go on now."),
+    "pause": ("aiki.cli.commands.controls:pause", "Let runs start nothing new."),
+    "resume": ("aiki.cli.commands.controls:resume", "Let paused runs go on."),
 }
 
 _DEAD_LETTERS = {
-    "list": ("aiki.cli.dead_letters:list_letters", "List dead letters, newest first."),
-    "show": ("aiki.cli.dead_letters:show", "Show a dead letter with its message."),
-    "redrive": ("aiki.cli.dead_letters:redrive", "Send dead letters on their way again."),
-    "discard": ("aiki.cli.dead_letters:discard", "Mark dead letters as done with."),
+    "list": ("aiki.cli.commands.dead_letters:list_letters", "List dead letters, newest first."),
+    "show": ("aiki.cli.commands.dead_letters:show", "Show a dead letter with its message."),
+    "redrive": ("aiki.cli.commands.dead_letters:redrive", "Send dead letters on their way again."),
+    "discard": ("aiki.cli.commands.dead_letters:discard", "Mark dead letters as done with."),
 }
 
 _TOPOLOGY = {
-    "apply": ("aiki.cli.topology:apply", "Declare what is missing in the broker."),
-    "check": ("aiki.cli.topology:check", "Compare the broker with what should be there."),
-    "export": ("aiki.cli.topology:export", "Write the definitions file for RabbitMQ."),
+    "apply": ("aiki.cli.commands.topology:apply", "Declare what is missing in the broker."),
+    "check": ("aiki.cli.commands.topology:check", "Compare the broker with what should be there."),
+    "export": ("aiki.cli.commands.topology:export", "Write the definitions file for RabbitMQ."),
 }
 
 _COMMANDS = {
-    "dev": ("aiki.cli.dev:dev", "Run everything in one process, without servers."),
-    "orchestrator": ("aiki.cli.services:orchestrator", "Run an orchestrator."),
-    "worker": ("aiki.cli.services:worker", "Run a worker."),
-    "enqueue": ("aiki.cli.enqueue:enqueue", "Start a run of a workflow."),
+    "dev": ("aiki.cli.commands.dev:dev", "Run everything in one process, without servers."),
+    "orchestrator": ("aiki.cli.commands.services:orchestrator", "Run an orchestrator."),
+    "worker": ("aiki.cli.commands.services:worker", "Run a worker."),
+    "enqueue": ("aiki.cli.commands.enqueue:enqueue", "Start a run of a workflow."),
     "runs": ("aiki.cli.main:runs", "List runs, look into them, move them."),
-    "signal": ("aiki.cli.controls:signal", "Send a signal to a run."),
+    "signal": ("aiki.cli.commands.controls:signal", "Send a signal to a run."),
     "dead-letters": ("aiki.cli.main:dead_letters", "Look into what could not be delivered or survived."),
     "topology": ("aiki.cli.main:topology", "Set up RabbitMQ, and check it."),
-    "doctor": ("aiki.cli.doctor:doctor", "Check that everything is there and fits together."),
-    "bench": ("aiki.cli.bench:bench", "Measure how fast it is, on your own servers."),
-    "rebuild": ("aiki.cli.services:rebuild", "Send again what the store says is due, after a loss of the broker."),
+    "doctor": ("aiki.cli.commands.doctor:doctor", "Check that everything is there and fits together."),
+    "bench": ("aiki.cli.commands.bench:bench", "Measure how fast it is, on your own servers."),
+    "rebuild": (
+        "aiki.cli.commands.services:rebuild",
+        "Send again what the store says is due, after a loss of the broker.",
+    ),
 }
 
 

@@ -11,10 +11,7 @@ import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-__all__ = ["as_json", "draw", "now", "print_json", "print_json_line", "remark", "width"]
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
-"""The option that every command that prints data has."""
+__all__ = ["draw", "now", "print_json", "print_json_line", "remark", "width"]
 
 
 @cache

@@ -5,9 +5,8 @@ from datetime import timedelta
 import click
 
 from aiki.cli.drawing import draw_run, draw_runs
-from aiki.cli.output import as_json, draw, now, print_json, print_json_line, remark, width
-from aiki.cli.parameters import DURATION
-from aiki.cli.session import url_option, with_client
+from aiki.cli.output import draw, now, print_json, print_json_line, remark, width
+from aiki.cli.session import with_client
 from aiki.cli.shapes import entry_shape, run_shape, timeline_shape
 from aiki.cli.timeline import build_timeline
 from aiki.cli.wording import wait_line
@@ -20,19 +19,7 @@ from aiki.sdk.client import Client
 
 __all__ = ["list_runs", "show", "watch"]
 
-_STATUSES = [status.value for status in RunStatus]
 
-
-@click.command("list")
-@click.argument("workflow", required=False)
-@click.option("--status", "statuses", type=click.Choice(_STATUSES), multiple=True, help="Only these; repeatable.")
-@click.option("--version", help="Only this version of the workflow.")
-@click.option("--tag", help="Only runs with this tag.")
-@click.option("--since", type=DURATION, help="Only runs created within it, such as 30m or 7d.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
-@click.option("--cursor", help="Continue where a list ended.")
-@as_json
-@url_option
 def list_runs(
     workflow: str | None,
     statuses: tuple[str, ...],
@@ -44,7 +31,7 @@ def list_runs(
     as_json: bool,
     url: str | None,
 ) -> None:
-    """List runs, newest first; those of WORKFLOW only, if it is given."""
+    """List runs, newest first; those of *workflow* only, if it is given."""
     where = RunFilter(
         workflow=workflow,
         version=version,
@@ -68,12 +55,8 @@ def list_runs(
         remark(f"more: --cursor {page.cursor}")
 
 
-@click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
-@as_json
-@url_option
 def show(run_id: str | None, as_json: bool, url: str | None) -> None:
-    """Draw the timeline of RUN, or of the newest run: each task, its attempts, waits, durations and errors."""
+    """Draw the timeline of a run, or of the newest run: each task, its attempts, waits, durations and errors."""
 
     async def read(client: Client) -> tuple[RunState, tuple[JournalEntry, ...]]:
         handle = client.handle(run_id or await _newest(client))
@@ -94,12 +77,8 @@ def show(run_id: str | None, as_json: bool, url: str | None) -> None:
         draw(draw_run(run, timeline, now=moment, width=width()))
 
 
-@click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
-@as_json
-@url_option
 def watch(run_id: str | None, as_json: bool, url: str | None) -> None:
-    """Follow RUN, or the newest run, until it is over. Fails if the run does."""
+    """Follow a run, or the newest run, until it is over. Fails if the run does."""
 
     async def follow(client: Client) -> RunState:
         handle = client.handle(run_id or await _newest(client))

@@ -9,7 +9,7 @@ import click
 
 from aiki.bootstrap import rebuild_queues, running_orchestrator, running_worker
 from aiki.cli.app import App, load_app
-from aiki.cli.output import as_json, print_json, remark
+from aiki.cli.output import print_json, remark
 from aiki.cli.session import settings_of
 from aiki.cli.stopping import stop_on_signals
 from aiki.cli.wording import duration
@@ -18,13 +18,8 @@ from aiki.config import Settings
 __all__ = ["orchestrator", "rebuild", "settle_down", "worker"]
 
 
-@click.command()
-@click.option("--health", metavar="[HOST:]PORT", help="Answer /live and /ready there.")
 def orchestrator(health: str | None) -> None:
-    """Run an orchestrator: it decides what follows from events, and keeps runs in MongoDB.
-
-    Any number may run; the partitions are shared out among them.
-    """
+    """Run an orchestrator until it is told to stop."""
     settings = settings_of(is_service=True, health=health)
     raise click.exceptions.Exit(asyncio.run(_orchestrate(settings)))
 
@@ -38,19 +33,8 @@ async def _orchestrate(settings: Settings) -> int:
     return stop.exit_code
 
 
-@click.command()
-@click.option(
-    "--queue", "queues", multiple=True, metavar="NAME", help="What to serve; repeatable. Otherwise everything."
-)
-@click.option(
-    "--app", "apps", multiple=True, metavar="MODULE[:NAME]", help="Where workflows and tasks are; repeatable."
-)
-@click.option("--concurrency", type=click.IntRange(1, 10_000), help="How many runs to hold at the same time.")
 def worker(queues: Sequence[str], apps: Sequence[str], concurrency: int | None) -> None:
-    """Run a worker: it executes workflows and their tasks.
-
-    NAME is a workflow (all its versions that the app has), one version of it as workflow@1.0.0, or a task queue.
-    """
+    """Run a worker until it is told to stop."""
     settings = settings_of(is_service=True, concurrency=concurrency)
     app = load_app(apps, settings).select(queues)
     raise click.exceptions.Exit(asyncio.run(_work(settings, app)))
@@ -77,14 +61,8 @@ def settle_down() -> None:
     gc.set_threshold(*_COLLECT_EVERY)
 
 
-@click.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@as_json
 def rebuild(yes: bool, as_json: bool) -> None:
-    """Send again what the store says is due, after RabbitMQ lost its queues.
-
-    Runs that a worker holds right now go on elsewhere, with what is recorded. It may be done again at any time.
-    """
+    """Send again what the store says is due."""
     if not yes:
         click.confirm("Dispatch all unfinished runs again?", abort=True, err=True)
     report = asyncio.run(rebuild_queues(settings_of()))

@@ -4,24 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import click
-
 from aiki.bootstrap import DEFAULT_AMQP_URL, broker_url, connect_client
 from aiki.config import Settings, load_settings
 from aiki.errors import BrokerUnavailableError
 from aiki.observability import configure_logging
 from aiki.sdk.client import Client
 
-__all__ = ["settings_of", "url_option", "with_client"]
+__all__ = ["settings_of", "with_client"]
 
 T = TypeVar("T")
-
-url_option = click.option(
-    "--url",
-    metavar="URL",
-    help="The broker: amqp://… or embedded:PATH. Otherwise AIKI_AMQP_URL, or a running aiki dev.",
-)
-"""The option that every command of a client has."""
 
 
 def settings_of(*, is_service: bool = False, **given: Any) -> Settings:

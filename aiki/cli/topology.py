@@ -8,34 +8,16 @@ import click
 
 from aiki.bootstrap import amqp_url
 from aiki.cli.app import load_app
-from aiki.cli.output import as_json, print_json, remark
-from aiki.cli.session import settings_of, url_option
+from aiki.cli.output import print_json, remark
+from aiki.cli.session import settings_of
 from aiki.config import Settings
 from broker_topology import QueueNameError, Topology, command_queue, definitions_json, retry_queues, topology
 
 __all__ = ["apply", "check", "export"]
 
-_partitions = click.option("--partitions", type=click.IntRange(1, 256), help="Otherwise AIKI_PARTITIONS.")
-_app = click.option(
-    "--app",
-    "apps",
-    multiple=True,
-    metavar="MODULE[:NAME]",
-    help="With the queues of these workflows and tasks; repeatable. Otherwise AIKI_APP.",
-)
-_retries = click.option("--retries", is_flag=True, help="With the queues of all retry delays.")
 
-
-@click.command()
-@_partitions
-@_app
-@_retries
-@url_option
 def apply(partitions: int | None, apps: Sequence[str], retries: bool, url: str | None) -> None:
-    """Declare what is missing. What is there already, and right, stays as it is.
-
-    Queues of workflows, tasks and retry delays are otherwise declared when they are first needed.
-    """
+    """Declare what is missing; what is there already, and right, stays as it is."""
     from aiki.adapters.broker.rabbitmq import apply_topology
 
     settings = settings_of(amqp_url=url, partitions=partitions)
@@ -45,12 +27,6 @@ def apply(partitions: int | None, apps: Sequence[str], retries: bool, url: str |
     remark(f"there are {len(layout.exchanges)} exchanges and {len(layout.queues)} queues as they should be")
 
 
-@click.command()
-@_partitions
-@_app
-@_retries
-@as_json
-@url_option
 def check(partitions: int | None, apps: Sequence[str], retries: bool, as_json: bool, url: str | None) -> None:
     """Compare the broker with what should be there. Fails if something differs."""
     from aiki.adapters.broker.rabbitmq import check_topology
@@ -68,20 +44,8 @@ def check(partitions: int | None, apps: Sequence[str], retries: bool, as_json: b
         raise click.exceptions.Exit(1)
 
 
-@click.command()
-@_partitions
-@click.option("--vhost", default="/", show_default=True, help="The virtual host.")
-@click.option("--rabbitmq", "version", default="3.10", show_default=True, help="The version of RabbitMQ it is for.")
-@click.option(
-    "--worker",
-    "workers",
-    multiple=True,
-    metavar="NAME",
-    help="With a user whose workers serve this workflow or task queue alone; repeatable.",
-)
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 def export(partitions: int | None, vhost: str, version: str, workers: Sequence[str], output: Path | None) -> None:
-    """Write the definitions file: exchanges, queues, policies, and a user with least permissions for each role."""
+    """Write the definitions file, to standard output or to *output*."""
     settings = settings_of(partitions=partitions)
     try:
         text = definitions_json(settings.partitions, vhost=vhost, version=_version(version), workers=workers)
