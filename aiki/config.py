@@ -197,6 +197,11 @@ class Settings(BaseModel):
         Field(description="How logs are written; auto: console on a terminal, else JSON."),
         Allowed("auto, console or json"),
     ] = "auto"
+    uvloop: Annotated[
+        bool,
+        Field(description="Whether orchestrator, worker, dev and bench run on uvloop; `pip install 'aiki[uvloop]'`."),
+        Allowed("true or false, 1 or 0"),
+    ] = False
 
     root: Annotated[Path, Field(exclude=True)] = Path()
     """Where relative paths and the app's modules are found: the folder of ``pyproject.toml``, or the current one."""

@@ -46,6 +46,11 @@ def test_the_environment_wins_and_an_empty_variable_says_nothing(tmp_path: Path)
     assert settings.concurrency == 7
 
 
+def test_what_is_on_or_off_can_be_said_in_several_ways() -> None:
+    assert [load_settings({"AIKI_UVLOOP": text}).uvloop for text in ("1", "true", "on")] == [True] * 3
+    assert [load_settings({"AIKI_UVLOOP": text}).uvloop for text in ("0", "false", "")] == [False] * 3
+
+
 def test_several_apps_are_separated_by_commas() -> None:
     assert load_settings({"AIKI_APP": "shop.workflows, shop.more"}).app == ("shop.workflows", "shop.more")
 

@@ -1,6 +1,5 @@
 """`aiki bench`: how fast the engine is on these servers, with a workflow and a queue of its own."""
 
-import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from aiki.bootstrap import amqp_url, connect_client, embedded, running_worker
+from aiki.cli.loops import runner_of
 from aiki.cli.measuring import Measured, in_flight, one_at_a_time, percentile
 from aiki.cli.output import draw, print_json, remark
 from aiki.cli.session import settings_of
@@ -46,8 +46,10 @@ def measure(runs: int, alone: int, at_once: int, wait: timedelta, is_embedded: b
     """Measure runs of three durable steps, and draw how many there were in a second and how long one took."""
     # A version of its own is a queue of its own: no worker of the application serves it.
     measured = workflow(name="aiki-bench", version=uuid4().hex[:12])(_three_steps)
-    engine = _inside(measured, at_once) if is_embedded else _on_servers(settings_of(), measured)
-    figures = asyncio.run(_measure(engine, measured, wait=wait, runs=runs, alone=alone, at_once=at_once))
+    settings = settings_of()
+    engine = _inside(measured, at_once) if is_embedded else _on_servers(settings, measured)
+    with runner_of(settings) as runner:
+        figures = runner.run(_measure(engine, measured, wait=wait, runs=runs, alone=alone, at_once=at_once))
     if as_json:
         print_json(figures)
     else:

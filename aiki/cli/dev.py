@@ -1,12 +1,12 @@
 """`aiki dev`: everything in one process, without servers."""
 
-import asyncio
 from collections.abc import Sequence
 
 import click
 
 from aiki.bootstrap import Dev, running_dev
 from aiki.cli.app import App, load_app
+from aiki.cli.loops import runner_of
 from aiki.cli.output import remark
 from aiki.cli.services import settle_down
 from aiki.cli.session import settings_of
@@ -21,7 +21,8 @@ def serve(apps: Sequence[str], data: str | None, concurrency: int | None) -> Non
     """Run everything until it is told to stop."""
     settings = settings_of(is_service=True, data=data, concurrency=concurrency)
     app = load_app(apps, settings)
-    raise click.exceptions.Exit(asyncio.run(_serve(settings, app)))
+    with runner_of(settings) as runner:
+        raise click.exceptions.Exit(runner.run(_serve(settings, app)))
 
 
 async def _serve(settings: Settings, app: App) -> int:

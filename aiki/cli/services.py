@@ -9,6 +9,7 @@ import click
 
 from aiki.bootstrap import rebuild_queues, running_orchestrator, running_worker
 from aiki.cli.app import App, load_app
+from aiki.cli.loops import runner_of
 from aiki.cli.output import print_json, remark
 from aiki.cli.session import settings_of
 from aiki.cli.stopping import stop_on_signals
@@ -21,7 +22,8 @@ __all__ = ["orchestrator", "rebuild", "settle_down", "worker"]
 def orchestrator(health: str | None) -> None:
     """Run an orchestrator until it is told to stop."""
     settings = settings_of(is_service=True, health=health)
-    raise click.exceptions.Exit(asyncio.run(_orchestrate(settings)))
+    with runner_of(settings) as runner:
+        raise click.exceptions.Exit(runner.run(_orchestrate(settings)))
 
 
 async def _orchestrate(settings: Settings) -> int:
@@ -37,7 +39,8 @@ def worker(queues: Sequence[str], apps: Sequence[str], concurrency: int | None) 
     """Run a worker until it is told to stop."""
     settings = settings_of(is_service=True, concurrency=concurrency)
     app = load_app(apps, settings).select(queues)
-    raise click.exceptions.Exit(asyncio.run(_work(settings, app)))
+    with runner_of(settings) as runner:
+        raise click.exceptions.Exit(runner.run(_work(settings, app)))
 
 
 async def _work(settings: Settings, app: App) -> int:

@@ -58,6 +58,8 @@ def settings() -> str:
 def _default(value: Any) -> str:
     if value is None or value == ():
         return "–"
+    if isinstance(value, bool):
+        value = str(value).lower()
     return f"`{_span(value) if isinstance(value, timedelta) else value}`"
 
 
