@@ -14,7 +14,7 @@ from aiki.cli.measuring import Measured, in_flight, one_at_a_time, percentile
 from aiki.cli.output import draw, print_json, remark
 from aiki.cli.session import settings_of
 from aiki.config import Settings
-from aiki.errors import AikiError, CompletionTimeoutError
+from aiki.errors import AikiError, BrokerUnavailableError, CompletionTimeoutError
 from aiki.sdk.client import Client
 from aiki.sdk.run import Run
 from aiki.sdk.task import task
@@ -48,8 +48,15 @@ def measure(runs: int, alone: int, at_once: int, wait: timedelta, is_embedded: b
     measured = workflow(name="aiki-bench", version=uuid4().hex[:12])(_three_steps)
     settings = settings_of()
     engine = _inside(measured, at_once) if is_embedded else _on_servers(settings, measured)
-    with runner_of(settings) as runner:
-        figures = runner.run(_measure(engine, measured, wait=wait, runs=runs, alone=alone, at_once=at_once))
+    try:
+        with runner_of(settings) as runner:
+            figures = runner.run(_measure(engine, measured, wait=wait, runs=runs, alone=alone, at_once=at_once))
+    except BrokerUnavailableError as error:
+        if settings.amqp_url is not None:
+            raise
+        # Nobody said which broker. Whoever has none, but `aiki dev`, needs none here either.
+        hint = "AIKI_AMQP_URL is not set; without servers, `aiki bench --embedded` measures the engine in its own process"
+        raise BrokerUnavailableError(error.message, hint=hint) from error
     if as_json:
         print_json(figures)
     else:

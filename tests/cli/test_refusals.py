@@ -113,6 +113,14 @@ def test_without_a_broker_the_likely_mistake_is_named(aiki: CommandLine) -> None
     assert "AIKI_AMQP_URL is not set, and no `aiki dev` is running" in refused
 
 
+def test_a_bench_without_a_broker_is_told_that_it_needs_none(aiki: CommandLine) -> None:
+    refused = aiki.refuses("bench")
+
+    assert "RabbitMQ" in refused
+    assert "AIKI_AMQP_URL is not set; without servers, `aiki bench --embedded` measures the engine" in refused
+    assert "--embedded" not in aiki.refuses("bench", AIKI_AMQP_URL="amqp://localhost:1")
+
+
 def test_a_wrong_broker_url_hides_its_password(aiki: CommandLine) -> None:
     for url in ("amqp://ada:s3cret@localhost:1/shop", "http://ada:s3cret@localhost"):
         for command in (["runs", "list"], ["worker"], ["topology", "check"]):
