@@ -8,8 +8,9 @@ from uuid import uuid4
 
 from aiki.adapters.broker.rabbitmq import apply_topology
 from aiki.adapters.broker.rabbitmq.declaring import declare_on
+from aiki.adapters.broker.rabbitmq.frames import ack_frame
 from bench.raw.shape import CLIENT, PARTITIONS, QUEUE, REQUESTED, Said
-from bench.raw.wire import Deliveries, Lanes, Wire
+from bench.raw.wire import Deliveries, Lanes, Wire, write
 from broker_topology import command_queue, notice_queue
 
 __all__ = ["RawClient", "declare", "raw_client"]
@@ -45,7 +46,8 @@ class RawClient:
             arrived = await self._deliveries.receive()
             for _, body in arrived:
                 self._ended.pop(int(body.split(b" ", 1)[0])).set_result(None)
-            await self._deliveries.acknowledge((arrived[-1][0],), multiple=True)
+            channel = self._deliveries.channel
+            await write(channel, [ack_frame(channel.number, arrived[-1][0], multiple=True)])
 
 
 @asynccontextmanager
@@ -54,9 +56,9 @@ async def raw_client(amqp_url: str) -> AsyncIterator[RawClient]:
     wire = await Wire.open(amqp_url)
     try:
         layout = notice_queue(CLIENT, uuid4().hex)
-        channel = await wire.link.consuming_channel()
-        await declare_on(channel, layout, exclusive=True)
-        deliveries = await wire.consume([queue.name for queue in layout.queues], prefetch=NOTICES_PREFETCH)
+        await declare_on(await wire.link.consuming_channel(), layout, exclusive=True)
+        (queue,) = layout.queues
+        deliveries = await wire.consume(queue.name, prefetch=NOTICES_PREFETCH)
         client = RawClient(wire, deliveries)
         listening = asyncio.create_task(client.listen())
         yield client

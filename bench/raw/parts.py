@@ -28,7 +28,7 @@ async def parts(amqp_url: str, mongodb_url: str, *, times: int) -> Figures:
     try:
         database = open_database(client, None)
         runs, journal = database["runs"], database["journal"]
-        deliveries = await wire.consume([QUEUE], prefetch=100)
+        deliveries = await wire.consume(QUEUE, prefetch=100)
         message = Outgoing(exchange=COMMANDS, routing_key=QUEUE, body=command_body(0, 3), type="ExecuteRun")
 
         async def confirm(_: int) -> None:
@@ -36,8 +36,8 @@ async def parts(amqp_url: str, mongodb_url: str, *, times: int) -> Figures:
 
         async def deliver(_: int) -> None:
             wire.publish((message,))
-            arrived = await deliveries.receive()
-            await deliveries.acknowledge([tag for tag, _ in arrived])
+            ((tag, _body),) = await deliveries.receive()
+            await deliveries.acknowledge(tag)
 
         async def insert(_: int) -> None:
             await runs.insert_one(run_document(next(_numbers), 1))

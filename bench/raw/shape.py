@@ -6,6 +6,8 @@ A test holds them against what Aiki sends and stores.
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from aiki.sdk.run_ids import RUNS_TOGETHER
+
 __all__ = [
     "CLIENT",
     "COMPLETED",
@@ -19,6 +21,7 @@ __all__ = [
     "entry_document",
     "heard",
     "notice_body",
+    "partition_of",
     "run_document",
     "run_id",
     "said",
@@ -71,6 +74,11 @@ def command_body(number: int, steps: int) -> bytes:
 def notice_body(number: int) -> bytes:
     """Write the outcome of a run."""
     return (b"%d " % number).ljust(NOTICE_BYTES, b".")
+
+
+def partition_of(number: int) -> int:
+    """Tell where a run belongs: as many in a row belong together as a client of Aiki's keeps together."""
+    return number // RUNS_TOGETHER % PARTITIONS
 
 
 def run_id(number: int) -> str:

@@ -1,7 +1,7 @@
 """The broker as the limit uses it: one link, windows of confirms, and deliveries without a task each."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from aiormq.abc import ChannelFrame
@@ -11,11 +11,11 @@ from aiki.adapters.broker.rabbitmq.frames import ack_frame
 from aiki.adapters.broker.rabbitmq.link import Link, addresses_of
 from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
 from aiki.adapters.broker.rabbitmq.windows import PublishChannel, Refusal
-from aiki.adapters.broker.rabbitmq.wire import Delivered
-from bench.raw.shape import PARTITIONS, Said, said
+from aiki.adapters.broker.rabbitmq.wire import Arrive, Delivered
+from bench.raw.shape import PARTITIONS, Said, partition_of, said
 from broker_topology import EVENTS, partition_key
 
-__all__ = ["Deliveries", "Lanes", "Wire"]
+__all__ = ["Deliveries", "Lanes", "Wire", "write"]
 
 # As many events as Aiki puts into one message.
 EVENTS_PER_MESSAGE = 500
@@ -38,15 +38,17 @@ class Wire:
         """Publish *messages*; what is returned is done when all of them are confirmed."""
         return self._publisher.submit(messages).done
 
-    async def consume(self, queues: Collection[str], *, prefetch: int) -> "Deliveries":
-        """Consume from *queues*, over one channel."""
-        channel = await self.link.consuming_channel()
-        deliveries = Deliveries(channel)
-        callback = self.link.collect(channel, deliveries.arrive)
-        await channel.basic_qos(prefetch_count=prefetch)
-        for queue in queues:
-            await channel.basic_consume(queue, callback)
+    async def consume(self, queue: str, *, prefetch: int) -> "Deliveries":
+        """Consume from *queue*; what arrives is collected."""
+        deliveries = Deliveries(await self.link.consuming_channel())
+        await self.hand_over(deliveries.channel, queue, deliveries.arrive, prefetch=prefetch)
         return deliveries
+
+    async def hand_over(self, channel: Channel, queue: str, arrive: Arrive, *, prefetch: int) -> None:
+        """Consume from *queue*: *arrive* is called with each delivery, in the reader of the wire."""
+        callback = self.link.collect(channel, arrive)
+        await channel.basic_qos(prefetch_count=prefetch)
+        await channel.basic_consume(queue, callback)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -61,6 +63,7 @@ class Deliveries:
         self.channel = channel
         self._arrived: list[tuple[int, bytes]] = []
         self._awakened = asyncio.Event()
+        self._done: list[int] = []
 
     def arrive(self, delivered: Delivered) -> None:
         """Take one delivery, in the reader of the wire."""
@@ -74,10 +77,18 @@ class Deliveries:
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    async def acknowledge(self, tags: Collection[int], *, multiple: bool = False) -> None:
-        """Acknowledge *tags* with one write."""
-        frames = b"".join(ack_frame(self.channel.number, tag, multiple=multiple) for tag in tags)
-        await self.channel.write_queue.put(ChannelFrame(frames, should_close=False))
+    async def acknowledge(self, tag: int) -> None:
+        """Acknowledge a delivery; those that are done in the same moment leave with one write."""
+        self._done.append(tag)
+        await asyncio.sleep(0)
+        if self._done:
+            tags, self._done = self._done, []
+            await write(self.channel, [ack_frame(self.channel.number, tag, multiple=False) for tag in tags])
+
+
+async def write(channel: Channel, frames: Iterable[bytes]) -> None:
+    """Write *frames* at once, of *channel* or of others on its connection."""
+    await channel.write_queue.put(ChannelFrame(b"".join(frames), should_close=False))
 
 
 class Lanes:
@@ -88,7 +99,7 @@ class Lanes:
 
     def say(self, event: Said) -> "asyncio.Future[None]":
         """Say *event*; what is returned is done when it is confirmed."""
-        return self._lanes[event.number % PARTITIONS].say(said(event))
+        return self._lanes[partition_of(event.number)].say(said(event))
 
 
 class _Lane:
