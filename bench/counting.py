@@ -1,9 +1,11 @@
 """Ports that count what is asked of them, and an engine that stands on them."""
 
+import asyncio
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,21 +19,36 @@ from aiki.adapters.broker.rabbitmq.outgoing import Outgoing, command_message, ev
 from aiki.adapters.clock import SystemClock
 from aiki.adapters.store.embedded import SqliteStore
 from aiki.adapters.store.mongodb.layout import entry_place, journal_document, run_document
+from aiki.cli.measuring import in_flight
 from aiki.codec.messages import decode_command, decode_events, decode_notice
 from aiki.engine.commands import Command
 from aiki.engine.events import Event
 from aiki.orchestrator import Orchestrator, OrchestratorSettings
+from aiki.ports.broker import Broker
+from aiki.ports.clock import Clock
 from aiki.ports.store import RunChange, Store
+from aiki.testing.simulation.loop import SimulationLoop
+from aiki.testing.simulation.store import InlineStore
+from aiki.testing.simulation.world import SimulatedClock
 from bench.workflows import fan_out, napping, three_steps
 
-__all__ = ["Engine", "an_engine", "calls_of_three_steps", "cost_of_three_steps"]
+__all__ = ["Engine", "an_engine", "calls_of_three_steps", "cost_in_flight", "cost_of_three_steps"]
 
 # As long as those of the broker's adapter; the size of a frame is RabbitMQ's default.
 MESSAGE_ID = "0123456789abcdef-1000"
 FRAME_MAX = 131_072
 SLOT = 2**32 - 1
 
-READS = ("load", "journal", "journals", "unfinished", "find")
+# What belongs to a connection and not to a run. Every other call of a port is counted, by its name.
+UNCOUNTED = frozenset({"start", "close", "partitions"})
+
+# What is done every so often, however much is done, is put off until nobody counts any more.
+NEVER = 86_400.0
+SELDOM = OrchestratorSettings(heartbeat=NEVER, presence=2 * NEVER, timer_horizon=NEVER, sweep_every=NEVER)
+
+# About what a quorum queue and a write of a replica set take; in virtual time, so that only their order matters.
+CONFIRM_SECONDS, COMMIT_SECONDS = 0.001, 0.003
+PARTITIONS = 8
 
 
 @contextmanager
@@ -72,27 +89,44 @@ class Engine:
 @asynccontextmanager
 async def an_engine() -> AsyncIterator[Engine]:
     """Start one that has dealt with enough messages to trust what it remembers."""
-    counts: Counter[str] = Counter()
-    messages: list[Outgoing] = []
-    store = SqliteStore()
-    await store.start()
-    await store.partitions(1)
     clock = _EvenClock()
     hub = MemoryHub(clock=clock, partitions=1, durable_confirms=True)
-    brokers = [_CountingBroker(hub, counts, messages) for _ in range(3)]
+    # What is prefetched at the start may have been with somebody else before, and is looked up.
+    async with _started(hub, SqliteStore(), clock, replace(SELDOM, prefetch=1)) as engine:
+        for _ in range(2):
+            await (await three_steps.enqueue(engine.client, 0)).wait_for_completion(timeout=20)
+        yield engine
+
+
+@asynccontextmanager
+async def _started(
+    hub: MemoryHub,
+    store: SqliteStore,
+    clock: Clock,
+    settings: OrchestratorSettings,
+    *,
+    confirm: float = 0,
+    commit: float = 0,
+) -> AsyncIterator[Engine]:
+    """Start an engine on *hub* and *store*, which take *confirm* and *commit* seconds."""
+    counts: Counter[str] = Counter()
+    messages: list[Outgoing] = []
+    await store.start()
+    await store.partitions(hub.partitions)
+    brokers = [MemoryBroker(hub) for _ in range(3)]
     for broker in brokers:
         await broker.start()
-    # What is prefetched at the start may have been with somebody else before, and is looked up.
-    orchestrator = Orchestrator(brokers[0], _counting(store, counts), clock, OrchestratorSettings(prefetch=1))
+    counting = [cast(Broker, _CountingBroker(broker, counts, messages, seconds=confirm)) for broker in brokers]
+    orchestrator = Orchestrator(
+        counting[0], cast(Store, _CountingStore(store, counts, seconds=commit)), clock, settings
+    )
     await orchestrator.start()
     try:
         async with (
-            Client(brokers[1], clock=clock) as client,
-            Client(brokers[2], clock=clock, listen=False) as connection_of_the_worker,
+            Client(counting[1], clock=clock) as client,
+            Client(counting[2], clock=clock, listen=False) as connection_of_the_worker,
             Worker(connection_of_the_worker, workflows=[three_steps, fan_out, napping]),
         ):
-            for _ in range(2):
-                await (await three_steps.enqueue(client, 0)).wait_for_completion(timeout=20)
             yield Engine(client, counts, messages)
     finally:
         await orchestrator.stop(grace=5)
@@ -101,24 +135,50 @@ async def an_engine() -> AsyncIterator[Engine]:
         await store.close()
 
 
-class _CountingBroker(MemoryBroker):
-    def __init__(self, hub: MemoryHub, counts: Counter[str], messages: list[Outgoing]) -> None:
-        super().__init__(hub)
-        self._messages = messages
+class _CountingPort:
+    """A port of which every call is counted."""
+
+    _name: str
+
+    def __init__(self, port: object, counts: Counter[str], *, seconds: float) -> None:
+        self._port = port
         self._counts = counts
+        self._seconds = seconds
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._port, name)
+        if callable(found) and name not in UNCOUNTED:
+            self._counts[f"{self._name}.{name}"] += 1
+        return found
+
+    async def _pass(self) -> None:
+        """Take as long as a server does."""
+        if self._seconds:
+            await asyncio.sleep(self._seconds)
+
+
+class _CountingBroker(_CountingPort):
+    _name = "broker"
+    _port: MemoryBroker
+
+    def __init__(self, broker: MemoryBroker, counts: Counter[str], messages: list[Outgoing], *, seconds: float) -> None:
+        super().__init__(broker, counts, seconds=seconds)
+        self._messages = messages
 
     async def publish_events(self, partition: int, events: Sequence[Event], *, timeout: float) -> None:
         self._counts["event messages"] += 1
         self._counts["events"] += len(events)
         self._measure("event", events_message(partition, events))
-        await super().publish_events(partition, events, timeout=timeout)
+        await self._pass()
+        await self._port.publish_events(partition, events, timeout=timeout)
 
     async def send(self, commands: Sequence[Command], *, timeout: float) -> None:
         self._counts["windows of commands"] += 1
         self._counts["commands"] += len(commands)
         for command in commands:
-            self._measure("command", command_message(command, self.partitions))
-        await super().send(commands, timeout=timeout)
+            self._measure("command", command_message(command, self._port.partitions))
+        await self._pass()
+        await self._port.send(commands, timeout=timeout)
 
     def _measure(self, kind: str, message: Outgoing) -> None:
         """Count what the message takes on the wire, with its properties and frames."""
@@ -127,15 +187,9 @@ class _CountingBroker(MemoryBroker):
         self._counts[f"{kind} bytes"] += sum(map(len, frames))
 
 
-class _CountingStore:
-    def __init__(self, store: SqliteStore, counts: Counter[str]) -> None:
-        self._store = store
-        self._counts = counts
-
-    def __getattr__(self, name: str) -> Any:
-        if name in READS:
-            self._counts["reads"] += 1
-        return getattr(self._store, name)
+class _CountingStore(_CountingPort):
+    _name = "store"
+    _port: SqliteStore
 
     async def commit(self, changes: Sequence[RunChange]) -> Collection[str]:
         self._counts["commits"] += 1
@@ -143,7 +197,8 @@ class _CountingStore:
         self._counts["entries written"] += sum(len(change.journal) for change in changes)
         for change in changes:
             self._measure(change)
-        return await self._store.commit(changes)
+        await self._pass()
+        return await self._port.commit(changes)
 
     def _measure(self, change: RunChange) -> None:
         """Count what the documents of *change* take in MongoDB, before compression."""
@@ -163,6 +218,33 @@ class _EvenClock(SystemClock):
 
     def now(self) -> datetime:
         return super().now().replace(microsecond=123_000)
+
+
+def cost_in_flight(runs: int, *, at_once: int, keyed: bool = False) -> Counter[str]:
+    """Count what so many runs of three steps take with *at_once* of them in flight, in virtual time.
+
+    Those that have a key of their own belong to any partition; the others are kept together by the client.
+    """
+    with asyncio.Runner(loop_factory=SimulationLoop) as runner:
+        return runner.run(_cost_in_flight(runs, at_once=at_once, keyed=keyed))
+
+
+async def _cost_in_flight(runs: int, *, at_once: int, keyed: bool) -> Counter[str]:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulationLoop)
+    clock = SimulatedClock(loop)
+    hub = MemoryHub(clock=clock, partitions=PARTITIONS)
+
+    async def one(number: int) -> None:
+        key = f"key-{number}" if keyed else None
+        handle = await three_steps.with_options(idempotency_key=key).enqueue(engine.client, number)
+        await handle.wait_for_completion(timeout=60)
+
+    async with _started(hub, InlineStore(), clock, SELDOM, confirm=CONFIRM_SECONDS, commit=COMMIT_SECONDS) as engine:
+        await asyncio.sleep(1)  # Everybody has said by then that they are there.
+        with engine.counted() as counts:
+            await in_flight(one, times=runs, at_once=at_once)
+    return counts
 
 
 async def calls_of_three_steps(engine: Engine, *, reading: Sequence[Outgoing]) -> Counter[str]:
@@ -198,7 +280,3 @@ def _decoded(message: Outgoing) -> object:
             return decode_command(message.body)
         case _:
             return decode_notice(message.body)
-
-
-def _counting(store: SqliteStore, counts: Counter[str]) -> Store:
-    return cast(Store, _CountingStore(store, counts))
