@@ -48,9 +48,12 @@ async def throughput_of(system: System, one: Callable[[int], Awaitable[object]],
     }
 
 
-async def latency_of(one: Callable[[int], Awaitable[object]], times: int) -> Figures:
-    """Do *one* so many *times*, one after the other."""
-    return milliseconds((await one_at_a_time(one, times=times)).taken)
+async def latency_of(system: System, one: Callable[[int], Awaitable[object]], times: int) -> Figures:
+    """Do *one* so many *times*, one after the other, and count what is said to the servers."""
+    traffic = system.traffic()
+    measured = await one_at_a_time(one, times=times)
+    done = difference(system.traffic(), traffic)
+    return {**milliseconds(measured.taken), **{f"{name} per run": value / times for name, value in done.items()}}
 
 
 async def enqueued(asking: Awaitable[Sequence[T]], wait: Callable[[T], Awaitable[object]], scale: Scale) -> Figures:

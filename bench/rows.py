@@ -18,6 +18,9 @@ SLEEP_SECONDS = 10.0
 # Those that fall asleep one after the other do so within this time: then all of them are asleep at once.
 ARRIVAL_SECONDS = 8.0
 ARRIVALS_PER_SECOND = 50
+IDLE_SECONDS = 10.0
+# Whoever polls does so with one of these; ``hello`` is the heartbeat of the drivers.
+IDLE_COMMANDS = ("find", "getMore", "aggregate", "count", "insert", "update", "delete", "hello")
 STEPS_BEFORE_KILL = 8
 STEPS_OF_A_KILLED_RUN = 40
 
@@ -32,24 +35,24 @@ async def throughput(system: System, client: Client, scale: Scale) -> Figures:
     return await throughput_of(system, lambda number: run_three(client, number), scale)
 
 
-async def latency(_system: System, client: Client, scale: Scale) -> Figures:
+async def latency(system: System, client: Client, scale: Scale) -> Figures:
     """W1, one run at a time: from the call of enqueue to the result."""
-    return await latency_of(lambda number: run_three(client, number), scale.one_at_a_time)
+    return await latency_of(system, lambda number: run_three(client, number), scale.one_at_a_time)
 
 
-async def parallel(_system: System, client: Client, scale: Scale) -> Figures:
+async def parallel(system: System, client: Client, scale: Scale) -> Figures:
     """W2: one run of 100 parallel steps at a time."""
 
     async def one(number: int) -> None:
         handle = await fan_out.enqueue(client, FAN_OUT)
         await handle.wait_for_completion(timeout=60)
 
-    return await latency_of(one, scale.fan_outs)
+    return await latency_of(system, one, scale.fan_outs)
 
 
 async def sleepers(system: System, client: Client, scale: Scale) -> Figures:
     """W3: many runs asleep at once, having come one after the other; how late the task behind the sleep begins."""
-    before = system.memory()
+    before = await _memory_at_the_start(system, client)
     loop = asyncio.get_running_loop()
     began = loop.time()
     handles: list[Handle[float]] = []
@@ -62,10 +65,17 @@ async def sleepers(system: System, client: Client, scale: Scale) -> Figures:
 
 async def sleepers_at_once(system: System, client: Client, scale: Scale) -> Figures:
     """W3 with all runs asked for in one go: they fall asleep as fast as they can be started, and all wake as fast."""
-    before = system.memory()
+    before = await _memory_at_the_start(system, client)
     asleep_at = asyncio.get_running_loop().time() + SLEEP_SECONDS * 0.7
     handles = await napping.enqueue_many(client, [SLEEP_SECONDS] * scale.sleepers)
     return await _woken(system, handles, asleep_at=asleep_at, before=before)
+
+
+async def _memory_at_the_start(system: System, client: Client) -> float:
+    """Start the services afresh, have each imports done, and tell their MiB."""
+    await asyncio.to_thread(system.start_afresh)
+    await (await napping.enqueue(client, 0.0)).wait_for_completion(timeout=60)
+    return system.memory()
 
 
 async def _woken(system: System, handles: Sequence[Handle[float]], *, asleep_at: float, before: float) -> Figures:
@@ -123,14 +133,17 @@ async def long_history(_system: System, client: Client, scale: Scale) -> Figures
 
 
 async def idle(system: System, _client: Client, _scale: Scale) -> Figures:
-    """Nothing to do: what the services take of a core."""
-    seconds = 10.0
-    cpu, operations = system.cpu(), system.operations()
-    await asyncio.sleep(seconds)
-    taken, done = difference(system.cpu(), cpu), system.operations() - operations
+    """Nothing to do: what the services take of a core, and what they say to the servers."""
+    commands, traffic, cpu = system.commands(), system.traffic(), system.cpu()
+    await asyncio.sleep(IDLE_SECONDS)
+    taken = difference(system.cpu(), cpu)
+    said = difference(system.traffic(), traffic)
+    asked = difference(system.commands(), commands)
     return {
-        **{f"% of a core, {name}": value / seconds * 100 for name, value in taken.items() if name != "client"},
-        "MongoDB operations/s": done / seconds,
+        **{f"% of a core, {name}": value / IDLE_SECONDS * 100 for name, value in taken.items() if name != "client"},
+        **{f"{name}/s": said[name] / IDLE_SECONDS for name in ("RabbitMQ messages in", "RabbitMQ messages out")},
+        "MongoDB commands/s": sum(asked.values()) / IDLE_SECONDS,
+        **{f"  of it {name}": asked[name] / IDLE_SECONDS for name in IDLE_COMMANDS},
     }
 
 

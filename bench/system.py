@@ -19,7 +19,8 @@ __all__ = ["Service", "System", "servers"]
 
 PATIENCE = 60.0
 
-OPERATIONS = ("MongoDB inserts", "MongoDB updates", "MongoDB queries")
+# What connecting, looking and leaving take, over a connection of its own.
+LOOKING = frozenset({"serverStatus", "isMaster", "endSessions"})
 
 # What RabbitMQ counts for all protocols together, and for all connections.
 MESSAGES = "maps:fold(fun(_, C, N) -> N + maps:get(messages_{}_total, C, 0) end, 0, rabbit_global_counters:overview())"
@@ -142,7 +143,8 @@ class System:
         Bytes are those that came in and went out over all connections that are open now.
         """
         with self.mongo.client() as client:
-            status = client.admin.command("serverStatus", repl=0, metrics=0, locks=0)
+            # Without what is not looked at, the answer is too small to show in the bytes.
+            status = client.admin.command("serverStatus", repl=0, metrics=0, locks=0, wiredTiger=0)
         operations, network = status["opcounters"], status["network"]
         return {
             **{f"MongoDB {kind}s": int(operations[kind]) for kind in ("insert", "update")},
@@ -153,9 +155,22 @@ class System:
             "RabbitMQ bytes": int(self.rabbit.evaluate(BYTES)),
         }
 
-    def operations(self) -> int:
-        """Tell how many operations MongoDB has counted so far."""
-        return sum(count for name, count in self.traffic().items() if name in OPERATIONS)
+    def commands(self) -> Mapping[str, int]:
+        """Tell how often MongoDB was asked for what so far, except for what it takes to look."""
+        with self.mongo.client() as client:
+            counted = client.admin.command("serverStatus")["metrics"]["commands"]
+        return {
+            name: int(one["total"])
+            for name, one in counted.items()
+            if isinstance(one, dict) and "total" in one and name not in LOOKING
+        }
+
+    def start_afresh(self) -> None:
+        """Have new processes in the place of all services: those that were busy keep the memory that it took."""
+        starts = {"orchestrator": self.orchestrator, "worker": self.worker}
+        for name, start in starts.items():
+            self.services.pop(name).stop()
+            start().wait_until_ready()
 
     def __enter__(self) -> Self:
         return self

@@ -25,14 +25,14 @@ async def throughput(system: System, client: RawClient, scale: Scale) -> Figures
     return await throughput_of(system, lambda _: _run(client, STEPS), scale)
 
 
-async def latency(_system: System, client: RawClient, scale: Scale) -> Figures:
+async def latency(system: System, client: RawClient, scale: Scale) -> Figures:
     """W1, one at a time."""
-    return await latency_of(lambda _: _run(client, STEPS), scale.one_at_a_time)
+    return await latency_of(system, lambda _: _run(client, STEPS), scale.one_at_a_time)
 
 
-async def parallel(_system: System, client: RawClient, scale: Scale) -> Figures:
+async def parallel(system: System, client: RawClient, scale: Scale) -> Figures:
     """W2: a run of parallel steps, one at a time."""
-    return await latency_of(lambda _: _run(client, -FAN_OUT), scale.fan_outs)
+    return await latency_of(system, lambda _: _run(client, -FAN_OUT), scale.fan_outs)
 
 
 async def enqueue(_system: System, client: RawClient, scale: Scale) -> Figures:
