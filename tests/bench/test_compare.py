@@ -1,6 +1,14 @@
 """Comparing revisions: a difference is one when the rounds agree about it, and when it is larger than the noise."""
 
-from bench.compare import ratios, ratios_table
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.compare import main, ratios, ratios_table
+
+ROOT = Path(__file__).parents[2]
 
 SPEED = ("throughput", "runs/s")
 
@@ -30,3 +38,19 @@ def test_a_small_difference_is_noise() -> None:
 
 def test_what_only_one_revision_measures_is_left_out() -> None:
     assert ratios([({("idle", "old"): 1.0}, {SPEED: 1.0})]) == []
+
+
+def test_a_revision_beside_itself_takes_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(clone)], check=True)
+    monkeypatch.chdir(clone)
+    monkeypatch.setattr(sys, "argv", ["bench.compare", "HEAD", "counts", "--rounds", "1", "--scale", "0.01"])
+
+    main()
+
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("counts, commits per run")]
+    assert " ".join(line.split()).endswith(" 4.00 4.00 1.00 1.00 – 1.00 none: the rounds disagree")
+    left = subprocess.run(["git", "worktree", "list"], check=True, capture_output=True, text=True)
+    assert len(left.stdout.splitlines()) == 1
