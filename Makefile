@@ -71,7 +71,7 @@ bench-compare: setup  ## Measure another revision and this folder in turn (BASE=
 bench-beside: setup  ## Measure Aiki and Restate in turn; bench/README.md has what to install (ROWS=latency ROUNDS=5 SERVER=)
 	.venv/bin/python -m bench.beside --rounds $(or $(ROUNDS),5) $(if $(SERVER),--server $(SERVER)) $(ROWS)
 
-bench-check: .venv/.ready  ## Count what a run costs in messages, writes and reads
+bench-check: setup  ## Count what a run costs in messages, writes and reads
 	.venv/bin/python -m pytest -q tests/bench
 
 up: setup  ## Start a RabbitMQ and a MongoDB to develop with
