@@ -55,7 +55,7 @@ def measure(runs: int, alone: int, at_once: int, wait: timedelta, is_embedded: b
         if settings.amqp_url is not None:
             raise
         # Nobody said which broker. Whoever has none, but `aiki dev`, needs none here either.
-        hint = "AIKI_AMQP_URL is not set; without servers, `aiki bench --embedded` measures the engine in its own process"
+        hint = "AIKI_AMQP_URL is not set; `aiki bench --embedded` measures the engine without servers"
         raise BrokerUnavailableError(error.message, hint=hint) from error
     if as_json:
         print_json(figures)
