@@ -1,10 +1,12 @@
 """What each part of the way of a run takes by itself, one at a time: why a run takes what it takes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 
 from aiki.adapters.broker.rabbitmq import apply_topology
 from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
+from aiki.adapters.broker.rabbitmq.windows import Refusal
 from aiki.adapters.store.mongodb.driver import close_client, connect, open_database
 from aiki.cli.measuring import one_at_a_time, percentile
 from bench.figures import Figures
@@ -31,11 +33,13 @@ async def parts(amqp_url: str, mongodb_url: str, *, times: int) -> Figures:
         deliveries = await wire.consume(QUEUE, prefetch=100)
         message = Outgoing(exchange=COMMANDS, routing_key=QUEUE, body=command_body(0, 3), type="ExecuteRun")
 
+        unconfirmed: list[asyncio.Future[Mapping[int, Refusal]]] = []
+
         async def confirm(_: int) -> None:
             await wire.publish((message,))
 
         async def deliver(_: int) -> None:
-            wire.publish((message,))
+            unconfirmed.append(wire.publish((message,)))
             ((tag, _body),) = await deliveries.receive()
             await deliveries.acknowledge(tag)
 
@@ -56,9 +60,9 @@ async def parts(amqp_url: str, mongodb_url: str, *, times: int) -> Figures:
             "replace a run ms": replace,
             "insert an entry ms": record,
         }
-        return {
-            name: percentile((await one_at_a_time(one, times=times)).taken, 0.5) * 1000 for name, one in work.items()
-        }
+        taken = {name: (await one_at_a_time(one, times=times)).taken for name, one in work.items()}
+        await asyncio.gather(*unconfirmed)
+        return {name: percentile(seconds, 0.5) * 1000 for name, seconds in taken.items()}
     finally:
         await wire.close()
         await close_client(client)
