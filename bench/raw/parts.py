@@ -16,27 +16,30 @@ from broker_topology import COMMANDS, command_queue
 
 __all__ = ["parts"]
 
-# Nobody else consumes from here.
-QUEUE = "parts@1.0.0"
+# Nobody else consumes from here; from where what is only confirmed goes, nobody does.
+QUEUE, UNCONSUMED = "parts@1.0.0", "unconsumed-parts@1.0.0"
 
 _numbers = count(10**9)
 
 
 async def parts(amqp_url: str, mongodb_url: str, *, times: int) -> Figures:
     """Do each of them so many *times*; the figure is the median, in milliseconds."""
-    await apply_topology(amqp_url, more=command_queue(QUEUE))
+    await apply_topology(amqp_url, more=command_queue(QUEUE) + command_queue(UNCONSUMED))
     wire = await Wire.open(amqp_url)
     client = connect(mongodb_url)
     try:
         database = open_database(client, None)
         runs, journal = database["runs"], database["journal"]
         deliveries = await wire.consume(QUEUE, prefetch=100)
-        message = Outgoing(exchange=COMMANDS, routing_key=QUEUE, body=command_body(0, 3), type="ExecuteRun")
+        kept, message = (
+            Outgoing(exchange=COMMANDS, routing_key=queue, body=command_body(0, 3), type="ExecuteRun")
+            for queue in (UNCONSUMED, QUEUE)
+        )
 
         unconfirmed: list[asyncio.Future[Mapping[int, Refusal]]] = []
 
         async def confirm(_: int) -> None:
-            await wire.publish((message,))
+            await wire.publish((kept,))
 
         async def deliver(_: int) -> None:
             unconfirmed.append(wire.publish((message,)))

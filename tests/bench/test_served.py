@@ -25,7 +25,7 @@ from bench.workflows import run_three, three_steps
 
 pytestmark = pytest.mark.timeout(180)
 
-ROWS = ("throughput", "latency", "enqueue", "raw-throughput", "raw-latency")
+ROWS = ("throughput", "latency", "enqueue", "raw-throughput", "raw-latency", "raw-enqueue", "raw-parts")
 
 RUNS_ALONE = 40
 
@@ -129,7 +129,8 @@ def test_each_row_measures_something(rows: Rows) -> None:
     assert rows.keys() == set(ROWS)
     assert all(rows[row]["runs/s"] > 0 for row in ("throughput", "raw-throughput"))
     assert all(rows[row]["p50 ms"] > 0 for row in ("latency", "raw-latency"))
-    assert rows["enqueue"]["accepted runs/s"] > 0
+    assert all(rows[row]["accepted runs/s"] > 0 for row in ("enqueue", "raw-enqueue"))
+    assert all(milliseconds > 0 for milliseconds in rows["raw-parts"].values())
 
 
 @pytest.mark.servers
