@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from aiki.asynchronous import end
 from aiki.engine.commands import DeadLetter
 from aiki.engine.events import Event
 from aiki.errors import ConfigurationError, StoreUnavailableError
@@ -217,23 +218,23 @@ class Orchestrator:
 
     async def _serve(self) -> None:
         consumers: tuple[Consumer[Any], ...] = (*self._partitions, self._queries, self._letters)
+        work = [consumer.run() for consumer in consumers]
+        work += [self._committer.run(), self._timers.run(), self._ownership.run()]
+        work += [self._sweep.run(), self._expiry.run()]
+        tasks = [asyncio.ensure_future(coroutine) for coroutine in (*work, self._stopping.wait())]
         try:
-            # Should one of them end by a fault of its own, the group ends the others and passes the fault on.
-            async with asyncio.TaskGroup() as group:
-                work = [consumer.run() for consumer in consumers]
-                work += [self._committer.run(), self._timers.run(), self._ownership.run()]
-                work += [self._sweep.run(), self._expiry.run()]
-                tasks = [group.create_task(coroutine) for coroutine in work]
-                await self._stopping.wait()
+            # Before it is told to stop, only a fault of its own ends one of them, and then it ends the others.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._stopping.is_set():
                 await self._finish(consumers)
-                for task in tasks:
-                    task.cancel()
-        except Exception:
-            log.exception("orchestrator.failed", name=self.name)
-            raise
         finally:
+            await end(*tasks)
             await self._retire()
             log.info("orchestrator.stopped", name=self.name)
+        for task in tasks:
+            if not task.cancelled() and (fault := task.exception()) is not None:
+                log.error("orchestrator.failed", name=self.name, exc_info=fault)
+                raise fault
 
     async def _finish(self, consumers: Sequence[Consumer[Any]]) -> None:
         """Let everybody finish what they have in hand, as long as the grace lasts."""

@@ -16,6 +16,7 @@ from itertools import chain
 from types import TracebackType
 from weakref import WeakValueDictionary
 
+from aiki.asynchronous import end
 from aiki.engine.commands import AnnounceAcceptance, AnnounceOutcome, Notice
 from aiki.engine.events import RunRequested
 from aiki.engine.journal import Failure
@@ -162,9 +163,7 @@ class OutcomeListener:
     async def close(self) -> None:
         """Stop listening; whoever waits gets a ``ClientClosedError``. Safe to call twice."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         self._wake_all()
 
     def interest_in(self, run_id: str, *, fresh: bool = False) -> Interest:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from aiki.asynchronous import end
 from aiki.engine.events import Event, RunOrphaned, RunStarted
 from aiki.engine.ids import partition_of
 from aiki.engine.state import Pair
@@ -174,9 +175,7 @@ class EventPublisher:
                 letter.perhaps_sent = True
             for letter in (*lane.flying, *lane.waiting):
                 _fail(letter, _lost(letter, "the process stops"))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
     def _post(self, event: Event, deadline: float | None) -> _Letter:
         if self._closed:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+from aiki.asynchronous import end
 from aiki.engine.commands import ExecuteRun, NotifyWorker, WorkerNotice
 from aiki.engine.events import LeaseRenewed, RunFailed, RunOrphaned, RunStarted
 from aiki.engine.journal import Failure
@@ -197,9 +198,7 @@ class HeldRun:
             await self._publish(orphaned(self.command, self._surroundings))
         finally:
             self._execution = None
-            if self._lease is not None:
-                self._lease.cancel()
-                await asyncio.gather(self._lease, return_exceptions=True)
+            await end(self._lease)
 
     async def _refuse(self, error: AikiError) -> None:
         """End a run that nobody here can execute, so that whoever waits for it learns why; keep it with the letters."""

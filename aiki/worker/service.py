@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 from uuid import uuid4
 
+from aiki.asynchronous import end
 from aiki.engine.commands import ExecuteRun
 from aiki.engine.queries import ReportPresence
 from aiki.errors import BrokerError, ClientClosedError, ConfigurationError
@@ -203,9 +204,7 @@ class Worker:
         await self._crew.finish(timeout=LETTING_GO_SECONDS)
 
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
             log.info("worker.stopped", worker=self.name)

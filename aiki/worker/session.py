@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from aiki.asynchronous import end
 from aiki.engine.commands import NotifyWorker, WorkerCommand
 from aiki.errors import BrokerError, DeliveryLostError
 from aiki.ports.broker import Delivery, Subscription, WorkerBroker
@@ -132,10 +133,7 @@ class Session:
         """End the session: what was not acknowledged goes back."""
         if not self._ended.done():
             self._ended.set_result(None)
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._tasks)
         subscriptions = [self._control, *(intake.subscription for intake in self._intakes)]
         for subscription in subscriptions:
             if subscription is not None:

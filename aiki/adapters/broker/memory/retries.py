@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from aiki.asynchronous import end
 from aiki.engine.events import Event
 from aiki.ports.clock import Clock
 
@@ -44,10 +45,7 @@ class RetryLines:
     async def pause(self) -> None:
         """Let the lines stand; what comes due meanwhile is put back when they move again."""
         self._moving = False
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._tasks.values())
 
     def clear(self) -> None:
         """Lose everything that waits."""

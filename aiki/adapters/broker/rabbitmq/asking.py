@@ -14,6 +14,7 @@ from aiki.adapters.broker.rabbitmq.trouble import talking
 from aiki.adapters.broker.rabbitmq.waiting import Deadline
 from aiki.adapters.broker.rabbitmq.windows import PublishChannel
 from aiki.adapters.broker.rabbitmq.wire import Delivered
+from aiki.asynchronous import end
 from aiki.codec.messages import decode_answer
 from aiki.engine.queries import Answer, Query
 from aiki.errors import AikiError, BrokerUnavailableError, PublishUncertainError, QueryTimeoutError, UndecodableError
@@ -129,9 +130,7 @@ class Askers:
 
     async def close(self) -> None:
         """Ask no more."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        await end(self._opening)
         if self._asker is not None:
             await self._asker.close()
 

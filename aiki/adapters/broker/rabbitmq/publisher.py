@@ -13,6 +13,7 @@ from aiki.adapters.broker.rabbitmq.link import BLOCKED, BLOCKED_HINT, Link
 from aiki.adapters.broker.rabbitmq.outgoing import Outgoing
 from aiki.adapters.broker.rabbitmq.supervisor import Supervisor
 from aiki.adapters.broker.rabbitmq.windows import PublishChannel, Refusal, Submission
+from aiki.asynchronous import end
 from aiki.errors import AikiError, BrokerUnavailableError, PublishUncertainError
 from broker_topology import Topology
 
@@ -56,9 +57,7 @@ class Publisher:
 
     async def close(self) -> None:
         """End what is under way."""
-        if self._reopening is not None:
-            self._reopening.cancel()
-            await asyncio.gather(self._reopening, return_exceptions=True)
+        await end(self._reopening)
         if self._channel is not None:
             await self._channel.close("the broker was closed")
 

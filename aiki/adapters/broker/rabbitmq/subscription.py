@@ -19,6 +19,7 @@ from aiki.adapters.broker.rabbitmq.frames import ack_frame, give_back_frame
 from aiki.adapters.broker.rabbitmq.link import Link
 from aiki.adapters.broker.rabbitmq.trouble import reason_of, talking
 from aiki.adapters.broker.rabbitmq.wire import Delivered
+from aiki.asynchronous import end
 from aiki.errors import AikiError, BrokerError, DeliveryLostError, UndecodableError
 from aiki.observability import get_logger
 from aiki.ports.broker import Delivery, Subscription
@@ -132,9 +133,7 @@ class RabbitSubscription(Subscription[T], Generic[T]):
     async def close(self) -> None:
         """Close the channel, and return when the broker has taken back what was not acknowledged."""
         self.lose("it was closed")
-        for task in self._beside:
-            task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await end(*self._beside)
         # In a task of its own: the driver swallows a cancellation that comes in the moment of success, and the
         # caller's is to arrive.
         await asyncio.wait({self._do_beside(self._close_channel())})

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import cycle
 
 from aiki.adapters.broker.rabbitmq.link import Address, Link
+from aiki.asynchronous import end
 from aiki.errors import AikiError, BrokerUnavailableError
 from aiki.observability import get_logger
 
@@ -109,9 +110,7 @@ class Supervisor:
         """Disconnect for good; safe to call twice."""
         self.seal()
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+        await end(keeper)
         link, self._link = self._link, None
         if link is not None:
             await link.close(CLOSED)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aiki.adapters.broker.socket.frames import PROTOCOL, Frame, FrameError, Kind, connect, read_frame, socket_path
+from aiki.asynchronous import end
 from aiki.codec.messages import decode_answer, decode_notice, encode_events, encode_query
 from aiki.engine.commands import Notice
 from aiki.engine.events import Event
@@ -69,10 +70,7 @@ class SocketBroker(ClientBroker):
     async def close(self) -> None:
         """Disconnect; safe to call twice."""
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeper
+        await end(keeper)
         link, self._link = self._link, None
         if link is not None:
             await link.close()
@@ -204,8 +202,7 @@ class _Link:
 
     async def close(self) -> None:
         """End the connection."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end(self._task)
         with suppress(OSError):
             await self._writer.wait_closed()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiki.adapters.broker.socket.frames import PROTOCOL, Frame, FrameError, Kind, listen, read_frame
+from aiki.asynchronous import end
 from aiki.codec.messages import decode_events, decode_query, encode_answer, encode_notice
 from aiki.errors import AikiError, DeliveryLostError, UndecodableError, UnroutableError
 from aiki.observability import get_logger
@@ -42,9 +43,7 @@ class SocketServer:
         self._path.unlink(missing_ok=True)
         server.close()
         connections = dict(self._connections)
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await end(*connections)
         await asyncio.gather(*(writer.wait_closed() for writer in connections.values()), return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,9 +86,7 @@ class _Connection:
             await self._end()
 
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         for subscription in self._subscriptions.values():
             await subscription.close()
 
