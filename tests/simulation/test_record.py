@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiki.testing.simulation import __main__ as command
 from aiki.testing.simulation import pool, record, tally
 from aiki.testing.simulation.record import (
     Record,
@@ -78,6 +79,18 @@ def test_a_run_that_was_ended_goes_on_and_no_seed_is_lost_or_counted_twice(
     after = kept(path)
     assert after["done"] == [[SEEDS.start, SEEDS.stop]]
     assert after["tally"]["scenarios"] == len(SEEDS)
+
+
+def test_a_long_run_says_how_to_see_what_fails_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = Tally(scenarios=1, failed={7: ["a run is lost"]})
+    monkeypatch.setattr(command, "tallies", lambda blocks, *, workers: [(range(7, 8), failed)])
+
+    code = command.main(["7", "--record", str(tmp_path / "record.json")])
+
+    assert code == 1
+    assert "again: python -m aiki.testing.simulation 7 --trace --faults" in capsys.readouterr().out
 
 
 def test_what_was_done_is_counted_as_if_it_had_been_done_at_once(tmp_path: Path) -> None:

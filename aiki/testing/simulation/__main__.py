@@ -125,8 +125,8 @@ def _go_on(seeds: range, path: Path, *, workers: int, fresh: bool) -> int:
             blocks = chain.from_iterable(in_blocks(span, BLOCK) for span in left)
             for block, tally in tallies(blocks, workers=workers):
                 record.keep(block, tally, revision=revision, simulation=simulation)
-                for seed, violations in tally.failed.items():
-                    print(f"seed {seed} fails:", *violations, sep="\n  ", flush=True)
+                for seed in tally.failed:
+                    _explain(shrink(simulate(seed)))
                 if part.tally.scenarios % NEWS_EVERY < len(block):
                     print(f"{part.tally.scenarios:,} done, {len(part.tally.failed)} failed", flush=True)
             return int(bool(part.tally.failed))
