@@ -13,7 +13,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from tests.simulation.defects import DEFECTS, Defect
+from tests.simulation.defects import DEFECTS, UNSEEN, Defect
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ class Breaker(MetaPathFinder):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Break, simulate, and tell whether it was noticed."""
     options = _parser().parse_args(arguments)
-    defect = next(defect for defect in DEFECTS if defect.name.startswith(options.name))
+    defect = next(defect for defect in (*DEFECTS, *UNSEEN) if defect.name.startswith(options.name))
     sys.meta_path.insert(0, Breaker(defect))
     first, _, last = (options.seeds or defect.seeds).partition("..")
     return _try(defect.profile, range(int(first), int(last)), options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.defects import DEFECTS, RULES, Defect
+from tests.simulation.defects import DEFECTS, RULES, UNSEEN, Defect
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +39,14 @@ def test_a_seeded_defect_is_noticed(defect: Defect) -> None:
 @pytest.mark.parametrize("defect", UNCERTAIN, ids=lambda defect: defect.name.replace(" ", "-"))
 def test_some_defects_show_only_when_nobody_knows_what_was_written(defect: Defect) -> None:
     said = notice(defect, "--certain", "--most", "12")
+
+    assert said.startswith("noticed by 0 of "), said
+
+
+@pytest.mark.parametrize("defect", UNSEEN, ids=lambda defect: defect.name.replace(" ", "-"))
+def test_some_defects_show_nowhere(defect: Defect) -> None:
+    """One that shows after all belongs to those that have to be noticed."""
+    said = notice(defect)
 
     assert said.startswith("noticed by 0 of "), said
 

@@ -1,5 +1,6 @@
 """Seeded simulations: nothing is lost, whatever happens; and a seed says all of it."""
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -7,9 +8,11 @@ import sys
 
 import pytest
 
+from aiki.testing.simulation import simulation
 from aiki.testing.simulation.faults import Fault
 from aiki.testing.simulation.profiles import PROFILES, profile_of
 from aiki.testing.simulation.shrinking import fewest
+from aiki.testing.simulation.tally import Tally, tally_of
 
 # What every change of the code is tried on. `make simulate SEEDS=0..100000` goes further.
 FIXED_SEEDS = "0..120"
@@ -93,3 +96,31 @@ def test_a_fault_can_be_written_down_and_read() -> None:
     faults = [Fault(3, "break", 0.5), Fault(1, "die-halfway", 0.125, aim="lesson")]
 
     assert [Fault.load(str(fault)) for fault in faults] == faults
+
+
+def test_faults_that_aim_at_what_never_comes_are_not_counted() -> None:
+    faults = [Fault(1, "freeze", 0.1, aim="end"), Fault(2, "break", 0.5), Fault(40, "freeze", 0.1, aim="end")]
+
+    report = simulation.simulate(7, faults=faults)
+
+    assert report.steps > 40
+    assert report.struck == faults[1::-1]
+    tally = Tally()
+    tally.count(report)
+    assert tally.faults == {"freeze": 1, "break": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "deeds"),
+    [
+        ("neglect", ("overdue timers fired", "orders given again", "holders asked", "holders given up")),
+    ],
+)
+def test_what_is_seldom_needed_happens_often(name: str, deeds: tuple[str, ...]) -> None:
+    seeds = [seed for seed in range(1000) if profile_of(seed).name == name][:25]
+    gc.freeze()  # Each simulation ends with a collection, which need not look at what pytest keeps.
+
+    tally = tally_of(seeds)
+
+    gc.unfreeze()
+    assert {deed: tally.deeds[deed] for deed in deeds if tally.deeds[deed] < 3} == {}

@@ -14,18 +14,28 @@ from aiki.adapters.broker.memory import MemoryBroker, MemoryHub
 from aiki.adapters.broker.memory.notices import MemoryNoticeSubscription
 from aiki.adapters.broker.memory.queues import MemoryQueue, MemorySubscription, Message
 from aiki.codec.messages import encode_answer, encode_query
-from aiki.engine.commands import Command, DeadLetter, NotifyWorker, WorkerCommand
+from aiki.engine.commands import Command, DeadLetter, ExecuteRun, NotifyWorker, WorkerCommand
 from aiki.engine.queries import Answer, Query
 from aiki.errors import BrokerUnavailableError, PublishUncertainError, QueryTimeoutError
 from aiki.ports.broker import Delivery, NoticeSubscription, Request, Subscription
 from aiki.testing.simulation.network import Link, LinkLostError
 
-__all__ = ["SimulatedBroker"]
+__all__ = ["SimulatedBroker", "SimulatedHub"]
 
 T = TypeVar("T")
 S = TypeVar("S", bound=MemorySubscription[Any])
 
 OnOrder = Callable[[WorkerCommand], None]
+
+
+class SimulatedHub(MemoryHub):
+    """A broker that may lose single messages, as one does that loses the majority of a queue."""
+
+    def lose_orders(self, queue: str) -> None:
+        """Lose the orders of runs that wait in *queue*, and nothing else."""
+        waiting = self._commands.get(queue)
+        if waiting is not None and any(isinstance(body, ExecuteRun) for body in waiting.ready):
+            waiting.clear()
 
 
 class _Subscription(MemorySubscription[T]):
@@ -61,6 +71,13 @@ class _Subscription(MemorySubscription[T]):
     def _settle_all(self, deliveries: Sequence[Delivery[T]]) -> None:
         self._broker.on_settled([delivery.body for delivery in deliveries if delivery.tag in self._unacknowledged])
         self.settle(deliveries)
+
+    def lose_orders(self) -> None:
+        """Have the broker forget the orders of runs that are held here."""
+        for tag, (queue, message) in list(self._unacknowledged.items()):
+            if isinstance(message.value, ExecuteRun):
+                del self._unacknowledged[tag]
+                queue.settle(message)
 
     async def stop(self) -> None:
         """Take nothing more."""
@@ -101,6 +118,12 @@ class SimulatedBroker(MemoryBroker):
         self.link.network.say(self.link.process, f"! {why}")
         self.link.lose(swallow=swallow)
         super().lose_connection(why)
+
+    def lose_orders(self) -> None:
+        """Have the broker forget the orders of runs that this process holds."""
+        for subscription in self._subscriptions:
+            if isinstance(subscription, _Subscription):
+                subscription.lose_orders()
 
     def die(self) -> None:
         """Let the broker see that the process is gone."""

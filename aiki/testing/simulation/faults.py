@@ -93,6 +93,29 @@ def _cut_off(world: World, member: Member, size: float) -> None:
     world.cut_off(member, seconds=_seconds(size, 90.0))
 
 
+def _sever(world: World, member: Member, size: float) -> None:
+    """Cut off for long: a lease runs out meanwhile."""
+    world.cut_off(member, seconds=10.0 + 80.0 * size)
+
+
+def _part(world: World, member: Member, size: float) -> None:
+    """Cut off all workers while something is said to the runs that they hold."""
+    world.part(seconds=_seconds(size, 20.0))
+
+
+def _lose_orders(world: World, member: Member, size: float) -> None:
+    world.lose_orders()
+
+
+def _lose_holder(world: World, member: Member, size: float) -> Fate:
+    world.lose_holder(member, after=_seconds(size, 20.0))
+    return Fate()
+
+
+def _lag(world: World, member: Member, size: float) -> None:
+    world.lag(member, seconds=3600.0 * (1 + size))
+
+
 def _break(world: World, member: Member, size: float) -> Fate:
     return Fate(breaks=True)
 
@@ -168,6 +191,11 @@ KINDS: Mapping[str, Strike] = {
     "freeze": _freeze,
     "disconnect": _disconnect,
     "cut-off": _cut_off,
+    "sever": _sever,
+    "part": _part,
+    "lose-orders": _lose_orders,
+    "lose-holder": _lose_holder,
+    "lag": _lag,
     "break": _break,
     "lose-request": _lose_request,
     "lose-answer": _lose_answer,
@@ -200,8 +228,11 @@ AIMS: Mapping[str, Callable[[str], bool]] = {
     "start": _says("RunStarted"),
     "fact": _says("JournalAppended", "TaskScheduled"),
     "end": _says("RunSuspended", "RunCompleted", "RunFailed"),
+    "rest": _says("RunSuspended"),
     "word": _says("RunRequested", "SignalSent", "CancelRequested", "PauseRequested", "ResumeRequested"),
+    "telling": _says("SignalSent", "CancelRequested", "PauseRequested"),
     "orphan": _says("RunOrphaned"),
+    "lease": _says("LeaseRenewed"),
     "timer": _says("TimerFired"),
     "finish": _says("TaskFinished", "AnnounceOutcome"),
     "commit": lambda what: what.startswith("store.commit"),
@@ -236,6 +267,8 @@ class Injector:
             self._faults.setdefault((fault.aim, fault.step), []).append(fault)
         self._aims = {aim: AIMS[aim] for aim in dict.fromkeys(fault.aim for fault in faults)}
         self._steps: Counter[str] = Counter()
+        self.struck: list[Fault] = []
+        """What has happened so far."""
         self._last = max((fault.step for fault in faults if not fault.aim), default=0)
 
     @property
@@ -256,4 +289,5 @@ class Injector:
     def _strike(self, fault: Fault, process: Process) -> Fate | None:
         member = next(member for member in self._world.members.values() if member.process is process)
         self._world.network.say("world", f"! {fault}")
+        self.struck.append(fault)
         return KINDS[fault.kind](self._world, member, fault.size)

@@ -1,5 +1,7 @@
 """What must hold in every simulation, whatever went wrong."""
 
+import asyncio
+import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -13,10 +15,13 @@ from aiki.engine.events import (
     CancelRequested,
     Event,
     JournalAppended,
+    LeaseRenewed,
     PauseRequested,
     ResumeRequested,
+    RunCompleted,
     RunRequested,
     RunStarted,
+    RunSuspended,
     SignalSent,
     TaskScheduled,
 )
@@ -29,7 +34,7 @@ from aiki.sdk.context import TaskContext
 from aiki.testing.simulation.ledger import Ledger, brief
 from aiki.testing.simulation.loop import running_process
 from aiki.testing.simulation.store import done_at_once
-from aiki.testing.simulation.workload import Job
+from aiki.testing.simulation.workload import NOT_CANCELLED, UNHEARD, Job
 from aiki.testing.simulation.world import Member, Order, World
 
 __all__ = ["Watch", "followed"]
@@ -48,8 +53,14 @@ _OUTCOMES = frozenset(
 # Workflows in which each task needs what came of the one before.
 _ONE_BY_ONE = frozenset({"sequence", "marathon", "tended"})
 
-# So long a holder that lost its run may go on: until its lease is over, by a clock that may have been set back.
-FENCED_SECONDS = 60.0
+# So long a holder that lost its run may go on after its lease is over, by a clock that may have been set back.
+FENCED_SECONDS = 30.0
+
+# Once nothing is broken any more, whoever holds a run has heard by then what was said to it.
+HEARING_SECONDS = 30.0
+
+# What comes of runs to which something was said, if they have not heard it.
+_DEAF = frozenset(json.dumps(result) for result in (NOT_CANCELLED, UNHEARD))
 
 # So far ahead of the world's a clock may be that was set several times.
 CLOCKS_AHEAD = timedelta(seconds=120)
@@ -86,6 +97,17 @@ class Watch:
         """The entries that the broker was told of, and how often it had lost everything by then."""
         self._acknowledged: set[tuple[Pair, int]] = set()
         self._ledger.was_lost = self._was_lost
+        self.deeds: Counter[str] = Counter()
+        """How often something was done that little depends on while all is well."""
+        self._said_at: dict[str, float] = {}
+        """When the broker took the last cancellation or signal for a run."""
+        self._paused_at: dict[str, float] = {}
+        """When it took a pause, of the runs to which nothing else was said since."""
+        self._renewed_at: dict[Pair, list[float]] = {}
+        self._learnt: dict[Pair, int] = {}
+        """How far the journal goes with which a holder let its run rest, or end."""
+        self._attempts: list[tuple[Member, ExecuteRun, asyncio.Task[Any] | None]] = []
+        """Those that may still be under way."""
 
     def complain(self, what: str) -> None:
         """Note that something is wrong."""
@@ -108,8 +130,47 @@ class Watch:
             self._executed.append(facts)
             self._check_right_to(context.run_id, order, member)
             self._check_what_led_to(context, order.pair, member)
+            self._check_company(member.parts["worker"].orders.get(context.run_id), member)
+            self._check_rest(context.run_id)
         if context.task == "poison" and not any(job.run_id == context.run_id and job.is_cured for job in self._jobs):
             self._world.loop.later(0.01, lambda: self._world.kill(member, after=0.5))
+
+    def on_progress(self, context: TaskContext) -> None:
+        """Note that an attempt is still under way."""
+        process = running_process()
+        if process is None or process.is_dead:
+            return
+        member = next(member for member in self._world.members.values() if member.process is process)
+        order = followed(member.orders.get(context.run_id), member.parts["worker"].orders.get(context.run_id))
+        if order is not None:
+            self._check_right_to(context.run_id, order, member)
+
+    def _check_company(self, order: ExecuteRun | None, member: Member) -> None:
+        """See that a run under suspicion has nothing beside it (rule 4)."""
+        if order is None:
+            return
+        held = member.parts["worker"].orders
+        self._attempts = [
+            attempt
+            for attempt in self._attempts
+            if attempt[2] is not None and not attempt[2].done() and not attempt[0].process.is_dead
+        ]
+        for other, beside, _ in self._attempts:
+            is_here = other is member and held.get(beside.run_id) is beside and beside.run_id != order.run_id
+            if is_here and (order.alone or beside.alone):
+                names = f"{order.run_id[-6:]} and {beside.run_id[-6:]}"
+                self.complain(f"{member.process} executes {names}, of which one has to be alone")
+        self._attempts.append((member, order, asyncio.current_task()))
+
+    def _check_rest(self, run_id: str) -> None:
+        """See that nothing begins in a run that was paused long ago."""
+        paused_at = self._paused_at.get(run_id, math.inf)
+        if run_id not in self._ledger.buried and self._is_long_since(paused_at):
+            self.complain(f"run {run_id[-6:]} goes on, and was paused at {paused_at:.3f}")
+
+    def _is_long_since(self, moment: float) -> bool:
+        """Whether *moment* is past, and since then nothing was broken for so long that all of it has been heard."""
+        return self._world.loop.time() - max(moment, self._world.healed_at) > HEARING_SECONDS
 
     def _check_right_to(self, run_id: str, order: Order, member: Member) -> None:
         """See that whoever was refused has stopped."""
@@ -118,7 +179,7 @@ class Watch:
             return
         # An orchestrator that was frozen may send an order long after another one has taken its place.
         known_since = max(account.moved_at, order.at, member.stood_still_until + WAKING_SECONDS)
-        if self._world.loop.time() - known_since < FENCED_SECONDS:
+        if self._world.loop.time() - known_since < self._world.circumstances.worker.lease + FENCED_SECONDS:
             return
         run = account.run
         is_holder = run.pair == order.pair and (run.holder is None or run.holder in _names(member))
@@ -139,9 +200,14 @@ class Watch:
             self.complain(f"run {context.run_id[-6:]}: {context.task} began before what led to it was confirmed")
 
     def _on_put(self, value: Any) -> None:
+        self._check_slots()
         for event in value if isinstance(value, tuple) else ():
-            if isinstance(event, RunRequested):
-                self.taken_at[event.run_id] = self._world.loop.time()
+            self._note_word(event)
+            if isinstance(event, LeaseRenewed):
+                self.deeds["leases renewed"] += 1
+                self._renewed_at.setdefault(event.pair, []).append(self._world.loop.time())
+            if isinstance(event, RunSuspended | RunCompleted):
+                self._learnt[event.pair] = event.last_seq
             if isinstance(event, RunStarted):
                 self._ledger.started.add(event.pair)
             if isinstance(event, JournalAppended):
@@ -149,6 +215,36 @@ class Watch:
                 self._told[event.pair, event.worker] += ended
             for entry in _entries(event):
                 self._under_way[entry] = self._wipes
+
+    def _note_word(self, event: Event) -> None:
+        """Note what a client says, as the broker takes it."""
+        now, run_id = self._world.loop.time(), event.run_id
+        match event:
+            case RunRequested():
+                self.taken_at[run_id] = now
+                self._said_at.pop(run_id, None)
+                self._paused_at.pop(run_id, None)
+            case CancelRequested() | SignalSent():
+                self._said_at[run_id] = now
+                self._paused_at.pop(run_id, None)
+            case PauseRequested():
+                self._paused_at[run_id] = now
+            case ResumeRequested():
+                self._paused_at.pop(run_id, None)
+            case _:
+                pass
+
+    def _check_slots(self) -> None:
+        """See that nobody takes much more than it has slots for.
+
+        An order that is acknowledged because its run goes on under a lease makes room for another one, until the broker
+        hears that there is none. All slots may do so at once, so there may be as many more, and no others.
+        """
+        slots = self._world.circumstances.worker.max_concurrent_runs
+        for member in self._world.members.values():
+            worker = member.parts.get("worker")
+            if worker is not None and not member.process.is_dead and len(worker.held_runs) > 2 * slots:
+                self.complain(f"{member.process} holds {len(worker.held_runs)} runs, and has {slots} slots")
 
     @property
     def _wipes(self) -> int:
@@ -178,8 +274,65 @@ class Watch:
             elif self._ledger.is_made_again(change):
                 self._begin_anew(run_id, only=left)
                 self._mixed.update([run_id] if left else ())
-            elif self._ledger.note(change) and self._world.network.is_traced:
-                self._world.network.say("store", brief(change.after))
+            elif self._ledger.note(change):
+                self._note_deeds(change)
+                self._check_end(change)
+                if self._world.network.is_traced:
+                    self._world.network.say("store", brief(change.after))
+
+    def _note_deeds(self, change: RunChange) -> None:
+        """Count what became of a run that was held under a lease, or was taken care of by a sweep."""
+        before, after = change.before, change.after
+        if before is None:
+            return
+        if before.pair != after.pair:
+            self.deeds["orders given again"] += after.cause.startswith("lost:")
+            self.deeds["holders given up"] += after.cause.startswith("gone:")
+            self._check_punctuality(before, after)
+        if before.lease_until is None:
+            return
+        if before.pair != after.pair and after.cause.startswith("timer:"):
+            self.deeds["leases expired"] += 1
+            self._check_lease(before)
+        elif before.pair == after.pair and after.status is RunStatus.RUNNING:
+            self.deeds["words to leased runs"] += any(
+                getattr(before, name) != getattr(after, name) and getattr(after, name)
+                for name in ("cancel_requested", "pause_requested", "inbox")
+            )
+
+    def _check_punctuality(self, before: RunState, after: RunState) -> None:
+        """See that a timer fires, whoever should have fired it."""
+        due_at, now = before.wake_at, self._world.clock.now()
+        if before.status.is_suspended and after.cause.startswith("timer:") and due_at is not None:
+            late = (now - due_at).total_seconds()
+            if late > self._world.circumstances.profile.late_max:
+                self.complain(f"run {after.run_id[-6:]} waited until {due_at}, and was woken {late:.3f} s late")
+
+    def _check_lease(self, run: RunState) -> None:
+        """See that nobody loses a run who renews its lease of it in time.
+
+        What is said by somebody who was frozen may come when its time is over and that is being written.
+        """
+        now, lease = self._world.loop.time(), self._world.circumstances.worker.lease
+        *earlier, last = self._renewed_at.get(run.pair, [-math.inf])
+        if now - last < lease / 2 and (not earlier or now - earlier[-1] < lease * 0.8):
+            self.complain(
+                f"run {run.run_id[-6:]} was taken from its holder, who renewed its lease {now - last:.3f} s ago"
+            )
+
+    def _check_end(self, change: RunChange) -> None:
+        """See that what rests or is over has learnt what its holder had, and heard what was said to it."""
+        before, after = change.before, change.after
+        if before is None or before.pair != after.pair or before.status is not RunStatus.RUNNING:
+            return
+        where = f"run {after.run_id[-6:]} ({after.workflow})"
+        if after.status.is_suspended or after.status is RunStatus.COMPLETED:
+            learnt, end = self._learnt.get(after.pair, 0), self._ledger.accounts[after.run_id].end
+            if end < learnt:
+                self.complain(f"{where} is {after.status} with #{end}, and its holder had learnt #{learnt}")
+        is_deaf = after.result in _DEAF and not self.was_cancelled_in_vain(after.run_id)
+        if is_deaf and self._is_long_since(self._said_at.get(after.run_id, math.inf)):
+            self.complain(f"{where} ended with {after.result}, long after that was said")
 
     def _begin_anew(self, run_id: str, *, only: Sequence[JournalEntry] | None = None) -> None:
         """Take a run for what the store has of it now; with *only* these entries, if they are given."""

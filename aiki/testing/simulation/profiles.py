@@ -5,11 +5,18 @@ belongs to a profile, which says what goes wrong more often, what is executed me
 how many take part. Whatever the profile, everything has to hold.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-__all__ = ["PROFILES", "Profile", "profile_of"]
+from aiki.orchestrator.settings import OrchestratorSettings
+from aiki.worker.surroundings import WorkerSettings
+
+__all__ = ["PROFILES", "Circumstances", "Profile", "circumstances_of", "profile_of"]
+
+# How long a run is held before it goes on under a lease, and how long that holds.
+LONG, SHORT = (40.0, 30.0), (3.0, 6.0)
 
 EVERYTHING: Mapping[str, int] = {
     "kill-before": 4,
@@ -56,10 +63,70 @@ class Profile:
     """How often the network takes its time."""
     sweep_every: float | None = None
     """Seconds between two sweeps; ``None``: now and then none at all."""
+    overdue_slack: float = 10.0
+    """Seconds after which a sweep fires a timer."""
+    late_max: float = math.inf
+    """Seconds by which any timer may fire late, where that can be told."""
+    lost_after: float = 300.0
+    """Seconds after which a sweep doubts a dispatch."""
+    leases: tuple[tuple[float, float], ...] = (LONG,)
+    """How leases may be set."""
+    clocks_apart: tuple[float, ...] = (1.0,)
+    """Seconds by which a clock may be wrong at most, either way."""
+    slots: tuple[int, ...] = (5,)
+    """How many runs a worker may execute side by side."""
+    jobs: tuple[int, ...] = (1, 1, 2, 2, 3, 4)
+    """How many runs clients may want."""
+    arrivals: float = 0.2
+    """Seconds within which clients ask for all of them."""
+    trouble_seconds: float = 300.0
+    """How long faults may go on before everything is put right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """How the processes of one simulation are set, and how right their clocks are."""
+
+    profile: Profile
+    worker: WorkerSettings
+    orchestrator: OrchestratorSettings
+    clocks_apart: float
 
 
 PROFILES = (
-    Profile("anything", 10, EVERYTHING),
+    Profile("anything", 7, EVERYTHING),
+    Profile(
+        "neglect",
+        2,
+        {
+            "lose-orders": 4,
+            "lose-orders@fact": 1,
+            "lose-holder@fact": 3,
+            "lose-holder@start": 1,
+            "lag@taken": 4,
+            "lose-machine@fact": 1,
+        },
+        numbers=(1, 2, 3, 4),
+        workflows={"nap": 6, "sequence": 4, "tended": 2, "deadline": 3, "approval": 2},
+        orchestrators=(2, 3),
+        workers=(1, 2),
+        sweep_every=3.0,
+        overdue_slack=3.0,
+        # The slack, two sweeps, and the clocks of two machines that are right.
+        late_max=12.0,
+        lost_after=8.0,
+        leases=(LONG, SHORT),
+        slots=(1, 1, 2),
+        jobs=(3, 4, 6),
+    ),
+    Profile(
+        "forgetting",
+        1,
+        {"wipe-broker@rest": 6, "wipe-broker@end": 2, "lose-answer@fact": 1},
+        numbers=(1, 2, 2),
+        workflows={"marathon": 1, "nap": 6, "tended": 8, "courier": 6, "stamped": 6, "hedging": 4},
+        leases=(LONG, SHORT),
+    ),
     Profile(
         "contested",
         3,
@@ -186,3 +253,21 @@ PROFILES = (
 def profile_of(seed: int) -> Profile:
     """Tell what the simulation of *seed* concentrates on."""
     return Random(f"profile of {seed}").choices(PROFILES, [profile.weight for profile in PROFILES])[0]
+
+
+def circumstances_of(seed: int) -> Circumstances:
+    """Tell how the processes of the simulation of *seed* are set."""
+    random, profile = Random(f"circumstances of {seed}"), profile_of(seed)
+    lease_after, lease = random.choice(profile.leases)
+    return Circumstances(
+        profile,
+        WorkerSettings(
+            max_concurrent_runs=random.choice(profile.slots),
+            shutdown_grace=2.0,
+            lease_after=lease_after,
+            lease=lease,
+            alone_after=10.0,
+        ),
+        OrchestratorSettings(lost_after=profile.lost_after, overdue_slack=profile.overdue_slack),
+        random.choice(profile.clocks_apart),
+    )

@@ -60,7 +60,8 @@ class Part:
     @classmethod
     def load(cls, facts: dict[str, Any]) -> "Part":
         """Read what ``dump`` has made."""
-        tally = {**facts["tally"], "faults": Counter(facts["tally"]["faults"])}
+        counted = {name: Counter(facts["tally"].get(name, {})) for name in ("faults", "deeds")}
+        tally = {**facts["tally"], **counted}
         tally["failed"] = {int(seed): violations for seed, violations in tally["failed"].items()}
         return cls(facts["done"], Tally(**tally), Counter(facts["simulations"]))
 

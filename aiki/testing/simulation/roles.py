@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,14 +22,13 @@ from aiki.errors import (
 )
 from aiki.orchestrator.rebuild import rebuild
 from aiki.orchestrator.service import Orchestrator
-from aiki.orchestrator.settings import OrchestratorSettings
 from aiki.sdk.client import Client
 from aiki.sdk.handle import Handle
 from aiki.sdk.workflow import Workflow
 from aiki.testing.simulation.invariants import Watch
 from aiki.testing.simulation.workload import TASKS, WORKFLOWS, Job
 from aiki.testing.simulation.world import Member, World
-from aiki.worker.service import Worker, WorkerSettings
+from aiki.worker.service import Worker
 
 __all__ = ["Driver", "elsewhere", "orchestrator", "rebuilder", "worker"]
 
@@ -46,8 +46,9 @@ async def orchestrator(world: World, member: Member) -> None:
         member.broker,
         member.store,
         member.clock,
-        OrchestratorSettings(name=str(member.process), sweep_every=world.sweep_every),
+        replace(world.circumstances.orchestrator, name=str(member.process), sweep_every=world.sweep_every),
     )
+    world.stats.append(service.stats)
     member.parts["orchestrator"] = service
     member.broker.on_settled = lambda bodies: world.on_settled(bodies)  # noqa: PLW0108 - whoever watches comes later
     try:
@@ -70,9 +71,14 @@ async def _work(world: World, member: Member, **definitions: Any) -> None:
     member.broker.on_put = lambda value: world.on_put(value)  # noqa: PLW0108 - whoever watches comes later
     client = Client(member.broker, clock=member.clock, name=member.name, timeout=5.0, listen=False)
     async with client:
-        settings = WorkerSettings(lease_after=40.0, lease=30.0, alone_after=10.0)
+        settings = world.circumstances.worker
         service = Worker(
-            client, **definitions, name=member.name, max_concurrent_runs=5, shutdown_grace=2.0, settings=settings
+            client,
+            **definitions,
+            name=member.name,
+            max_concurrent_runs=settings.max_concurrent_runs,
+            shutdown_grace=settings.shutdown_grace,
+            settings=settings,
         )
         member.parts["worker"] = service
         async with service:
@@ -110,7 +116,7 @@ class Driver:
             await asyncio.Future()
 
     async def _drive(self, client: Client, job: Job, world: World) -> None:
-        await asyncio.sleep(world.random.uniform(0, 0.2))
+        await asyncio.sleep(world.random.uniform(0, world.circumstances.profile.arrivals))
         if job.is_over and job.run_id in self._watch.late:
             return  # Its run was forgotten; what has that name now was made by a write that came too late.
         while True:

@@ -8,6 +8,7 @@ import random as global_random
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,17 +22,17 @@ from aiki.errors import QueryFailedError
 from aiki.testing.simulation.faults import Fault, Injector, draw_faults
 from aiki.testing.simulation.invariants import Watch
 from aiki.testing.simulation.loop import SimulationLoop, SimulationStuckError
-from aiki.testing.simulation.profiles import Profile, profile_of
+from aiki.testing.simulation.profiles import Profile, circumstances_of, profile_of
 from aiki.testing.simulation.roles import Driver, elsewhere, orchestrator, rebuilder, worker
 from aiki.testing.simulation.store import done_at_once
-from aiki.testing.simulation.workload import Job, draw_jobs, recorder
+from aiki.testing.simulation.workload import Job, draw_jobs, recorder, witness
 from aiki.testing.simulation.world import World
 from aiki.worker.threads import Threads
 
 __all__ = ["Report", "simulate"]
 
-# Faults may go on for this long; after that, everything is put right, and then has so long to come to an end.
-TROUBLE_SECONDS, HEALING_SECONDS = 300.0, 1800.0
+# When everything was put right, it has so long to come to an end.
+HEALING_SECONDS = 1800.0
 
 # Once every run is over and nothing is under way any more: leases run out, and whoever sweeps does so once more.
 QUIET_SECONDS = 40.0
@@ -58,6 +59,11 @@ class Report:
     seed: int
     profile: Profile
     faults: list[Fault]
+    """What was to go wrong."""
+    struck: list[Fault] = field(default_factory=list)
+    """What did: a fault may aim at something that never comes, or comes when everything is put right."""
+    deeds: Counter[str] = field(default_factory=Counter)
+    """How often something was done that is seldom needed."""
     violations: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
@@ -73,21 +79,25 @@ def simulate(
 ) -> Report:
     """Simulate what *seed* says, or the same with other *faults*, or *without* some kinds of them."""
     random, profile = Random(seed), profile_of(seed)
-    jobs = draw_jobs(random, profile.workflows)
+    jobs = draw_jobs(random, profile.workflows, profile.jobs)
     drawn = draw_faults(random, profile.kinds, profile.numbers)
     wanted = drawn if faults is None else faults
     report = Report(seed, profile, [fault for fault in wanted if fault.kind not in without])
-    attempts: list[Callable[[Any], None]] = []
+    watching: list[Watch] = []
     with _from_seed(seed), _errors_into(report) as errors:
         # Who is told is known only once there is a world, and that needs the loop.
-        token = recorder.set(lambda context: attempts[0](context))  # noqa: PLW0108
+        tokens = (
+            recorder.set(lambda context: watching[0].on_attempt(context)),  # noqa: PLW0108
+            witness.set(lambda context: watching[0].on_progress(context)),  # noqa: PLW0108
+        )
         loop = SimulationLoop()
         try:
-            _run(loop, report, jobs, random, attempts, errors, traced=traced)
+            _run(loop, report, jobs, random, watching, errors, traced=traced)
         finally:
             errors.end()
-            recorder.reset(token)
-            attempts.clear()
+            recorder.reset(tokens[0])
+            witness.reset(tokens[1])
+            watching.clear()
             jobs.clear()
             _clear_away(loop)
     return report
@@ -98,16 +108,17 @@ def _run(
     report: Report,
     jobs: list[Job],
     random: Random,
-    attempts: list[Callable[[Any], None]],
+    watching: list[Watch],
     errors: "_ErrorsIntoReport",
     *,
     traced: bool,
 ) -> None:
-    world = World(loop, random, partitions=random.choice(report.profile.partitions))
+    circumstances = circumstances_of(report.seed)
+    world = World(loop, random, circumstances=circumstances, partitions=random.choice(report.profile.partitions))
     world.network.busy_share = report.profile.busy_share
     world.network.is_traced = traced
     watch = Watch(world, jobs)
-    attempts.append(watch.on_attempt)
+    watching.append(watch)
     errors.is_gone = watch.is_over
     loop.set_exception_handler(lambda _, context: _on_error(watch, context))
     simulation = _Simulation(world, watch, jobs, report)
@@ -116,6 +127,8 @@ def _run(
     except SimulationStuckError as error:
         watch.complain(str(error))
     report.violations += watch.violations
+    report.struck = simulation.struck
+    report.deeds = watch.deeds + simulation.repairs
     report.trace = list(world.network.trace)
     report.runs, report.executions = len(watch.runs), watch.executions
     report.steps, report.seconds = world.network.steps, loop.time()
@@ -131,13 +144,30 @@ class _Simulation:
         self._report = report
         self._profile = report.profile
         self._driver = Driver(jobs, watch)
+        self._injector = Injector(world, report.faults)
         self._rebuilds = 0
         self._wiped_at = 0.0
 
+    @property
+    def struck(self) -> list[Fault]:
+        """What went wrong."""
+        return self._injector.struck
+
+    @property
+    def repairs(self) -> Counter[str]:
+        """What sweeps did."""
+        counted = self._world.stats
+        return Counter(
+            {
+                "overdue timers fired": sum(stats.timers_repaired for stats in counted),
+                "dispatches doubted": sum(stats.dispatches_doubted for stats in counted),
+                "holders asked": sum(stats.holders_asked for stats in counted),
+            }
+        )
+
     async def run(self) -> None:
         """Simulate all of it."""
-        world = self._world
-        injector = Injector(world, self._report.faults)
+        world, injector = self._world, self._injector
         world.network.on_step = injector.on_step
         world.on_wipe = self._on_wipe
         if self._profile.sweep_every is not None or any(job.again for job in self._jobs):
@@ -145,7 +175,7 @@ class _Simulation:
         elif not any(fault.kind.startswith("wipe") for fault in self._report.faults) and world.random.random() < 0.7:
             world.sweep_every = NEVER  # Nothing may depend on it as long as the broker loses nothing.
         self._begin()
-        await self._until(lambda: self._is_over() and injector.is_done, seconds=TROUBLE_SECONDS)
+        await self._until(lambda: self._is_over() and injector.is_done, seconds=self._profile.trouble_seconds)
         if self._watch.violations:
             return
         world.heal()

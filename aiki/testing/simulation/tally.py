@@ -23,6 +23,8 @@ class Tally:
     processor_seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     """What did go wrong, by kind."""
+    deeds: Counter[str] = field(default_factory=Counter)
+    """What was done that is seldom needed, by name."""
     failed: dict[int, list[str]] = field(default_factory=dict)
     """What was violated, by seed."""
 
@@ -33,7 +35,8 @@ class Tally:
         self.attempts += report.executions
         self.steps += report.steps
         self.virtual_seconds += report.seconds
-        self.faults.update(fault.kind for fault in report.faults if fault.step <= report.steps)
+        self.faults.update(fault.kind for fault in report.struck)
+        self.deeds.update(report.deeds)
         if report.violations:
             self.failed[report.seed] = report.violations
 
@@ -46,6 +49,7 @@ class Tally:
         self.virtual_seconds += other.virtual_seconds
         self.processor_seconds += other.processor_seconds
         self.faults.update(other.faults)
+        self.deeds.update(other.deeds)
         self.failed.update(other.failed)
 
 

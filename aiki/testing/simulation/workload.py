@@ -14,13 +14,29 @@ from aiki.sdk.run import Run
 from aiki.sdk.task import task
 from aiki.sdk.workflow import Workflow, workflow
 
-__all__ = ["ELSEWHERE", "TASKS", "WORKFLOWS", "Job", "draw_jobs", "recorder"]
+__all__ = [
+    "ELSEWHERE",
+    "NOT_CANCELLED",
+    "TASKS",
+    "UNHEARD",
+    "WORKFLOWS",
+    "Job",
+    "draw_jobs",
+    "recorder",
+    "witness",
+]
 
 ELSEWHERE = "elsewhere"
 """The queue of the tasks that other workers execute."""
 
 NOT_CANCELLED = "not cancelled"
 """What comes of a run that was to be cancelled if nobody cancels it."""
+
+UNHEARD = "unheard"
+"""What comes of a run that works until it hears something, if nobody says it."""
+
+witness: ContextVar[Callable[[TaskContext], None]] = ContextVar("witness", default=lambda context: None)
+"""Who is told of each second that a long attempt goes on."""
 
 recorder: ContextVar[Callable[[TaskContext], None]] = ContextVar("recorder", default=lambda context: None)
 """Who is told of each attempt that begins."""
@@ -77,6 +93,16 @@ async def echo(context: TaskContext, thing: Any) -> Any:
     """Give back what was given."""
     recorder.get()(context)
     return thing
+
+
+@task
+async def toil(context: TaskContext, seconds: int) -> int:
+    """Work for long, and show every second that it still does."""
+    recorder.get()(context)
+    for _ in range(seconds):
+        await asyncio.sleep(1.0)
+        witness.get()(context)
+    return seconds
 
 
 @task
@@ -235,6 +261,31 @@ async def cancellable(run: Run) -> str:
 
 
 @workflow(version="1")
+async def vigil(run: Run, seconds: int) -> str:
+    """One long attempt, which somebody calls off."""
+    await toil.run(run, seconds)
+    return NOT_CANCELLED
+
+
+@workflow(version="1")
+async def listening(run: Run, seconds: int) -> str:
+    """One long attempt, until a word comes."""
+    working, word = (asyncio.ensure_future(one) for one in (toil.run(run, seconds), run.wait_for_signal("word", int)))
+    done, _ = await asyncio.wait({working, word}, return_when=asyncio.FIRST_COMPLETED)
+    if word in done:
+        working.cancel()
+        return "heard"
+    await word
+    return UNHEARD
+
+
+@workflow(version="1")
+async def shifts(run: Run, steps: int, seconds: int) -> int:
+    """Long attempts, between which somebody lets the run rest for long."""
+    return sum([await toil.run(run, seconds) for _ in range(steps)])
+
+
+@workflow(version="1")
 async def poisonous(run: Run) -> int:
     """A run that ends its workers, until it is redriven."""
     return await double.run(run, await double.run(run, 1) + await poison.run(run))
@@ -267,6 +318,9 @@ WORKFLOWS: tuple[Workflow[..., Any], ...] = (
     cancellable,
     poisonous,
     courier,
+    vigil,
+    listening,
+    shifts,
 )
 TASKS = (remote,)
 
@@ -459,6 +513,38 @@ def _courier(random: Random) -> dict[str, Any]:
     return {"workflow": courier, "arguments": (things,), "fits": _is([things, [things, things]])}
 
 
+def _vigil(random: Random) -> dict[str, Any]:
+    return {
+        "workflow": vigil,
+        "arguments": (random.choice((30, 200, 200)),),
+        "fits": _is(NOT_CANCELLED),
+        "says": (("cancel", None),),
+        "pause": random.choice((2.0, 20.0, 60.0)),
+        "ends_cancelled": True,
+    }
+
+
+def _listening(random: Random) -> dict[str, Any]:
+    return {
+        "workflow": listening,
+        "arguments": (random.choice((30, 200, 200)),),
+        "fits": lambda result: result in ("heard", UNHEARD),
+        "says": (("send", 5),),
+        "pause": random.choice((2.0, 20.0, 60.0)),
+    }
+
+
+def _shifts(random: Random) -> dict[str, Any]:
+    steps, seconds = random.choice(((12, 12), (20, 8)))
+    return {
+        "workflow": shifts,
+        "arguments": (steps, seconds),
+        "fits": _is(steps * seconds),
+        "says": (("pause", None), ("resume", None)),
+        "pause": 120.0,
+    }
+
+
 _KINDS: Mapping[str, Callable[[Random], dict[str, Any]]] = {
     "sequence": _sequence,
     "fan": _fan,
@@ -478,19 +564,23 @@ _KINDS: Mapping[str, Callable[[Random], dict[str, Any]]] = {
     "cancellable": _cancellable,
     "poisonous": _poisonous,
     "courier": _courier,
+    "vigil": _vigil,
+    "listening": _listening,
+    "shifts": _shifts,
 }
+
+# What takes long is drawn only where it is asked for.
+_LONG = frozenset({"vigil", "listening", "shifts"})
 
 RETENTION_SECONDS = 1.0
 """How long a run is kept whose key is used again."""
 
 
-def draw_jobs(random: Random, preferred: Mapping[str, int]) -> list[Job]:
+def draw_jobs(random: Random, preferred: Mapping[str, int], numbers: tuple[int, ...]) -> list[Job]:
     """Draw what clients want in one simulation; *preferred* workflows that much more often than the others."""
     names = list(_KINDS)
-    weights = [1 + preferred.get(name, 0) for name in names]
-    return [
-        _job(random, number, random.choices(names, weights)[0]) for number in range(random.choice((1, 1, 2, 2, 3, 4)))
-    ]
+    weights = [(name not in _LONG) + preferred.get(name, 0) for name in names]
+    return [_job(random, number, random.choices(names, weights)[0]) for number in range(random.choice(numbers))]
 
 
 def _job(random: Random, number: int, kind: str) -> Job:

@@ -1,19 +1,21 @@
 """The world of a simulation: servers, the processes on them, and everything that can happen to either."""
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from aiki.adapters.broker.memory import MemoryHub
 from aiki.engine.commands import ExecuteRun, WorkerCommand
 from aiki.engine.state import Pair
+from aiki.orchestrator.stats import Stats
 from aiki.ports.clock import Clock
-from aiki.testing.simulation.broker import SimulatedBroker
+from aiki.testing.simulation.broker import SimulatedBroker, SimulatedHub
 from aiki.testing.simulation.loop import Process, SimulationLoop
 from aiki.testing.simulation.network import Link, Network
+from aiki.testing.simulation.profiles import Circumstances, circumstances_of
 from aiki.testing.simulation.store import InlineStore, StoreLink, done_at_once
 
 __all__ = ["START", "Member", "Order", "Role", "SimulatedClock", "World"]
@@ -90,12 +92,16 @@ Role = Callable[["World", Member], Coroutine[Any, Any, None]]
 class World:
     """Two servers, any number of processes."""
 
-    def __init__(self, loop: SimulationLoop, random: Random, *, partitions: int) -> None:
+    def __init__(
+        self, loop: SimulationLoop, random: Random, *, partitions: int, circumstances: Circumstances | None = None
+    ) -> None:
+        """Without *circumstances*, those of some seed that has nothing special."""
         self.loop = loop
         self.random = random
+        self.circumstances = circumstances or circumstances_of(0)
         self.network = Network(loop, random)
         self.clock = SimulatedClock(loop)
-        self.hub = MemoryHub(clock=self.clock, partitions=partitions)
+        self.hub = SimulatedHub(clock=self.clock, partitions=partitions)
         self.store = InlineStore()
         self.members: dict[str, Member] = {}
         self.is_store_away = False
@@ -103,6 +109,10 @@ class World:
         self.was_wiped = False
         self.wiped_at = 0.0
         """When the broker lost its data last."""
+        self.healed_at = math.inf
+        """When everything that was broken was put right."""
+        self.stats: list[Stats] = []
+        """What each orchestrator counts, also those that are gone."""
         self.sweep_every = 30.0
         self.lost_at = 0.0
         """When the last of those was replaced that ended in whatever way: nobody may have been told."""
@@ -120,7 +130,8 @@ class World:
     def begin(self, name: str, role: Role, *, generation: int = 1, ahead: float | None = None) -> Member:
         """Start a process."""
         process = Process(f"{name}/{generation}")
-        clock = SimulatedClock(self.loop, self.random.uniform(-1, 1) if ahead is None else ahead)
+        apart = self.circumstances.clocks_apart
+        clock = SimulatedClock(self.loop, self.random.uniform(-apart, apart) if ahead is None else ahead)
         store = StoreLink(self.store, Link(self.network, process))
         store.is_away = lambda: self.is_store_away
         broker = SimulatedBroker(
@@ -243,6 +254,35 @@ class World:
             self.is_broker_stopped = False
             self.hub.start()
 
+    def part(self, *, seconds: float) -> None:
+        """Let no worker reach the broker, for a while."""
+        for member in list(self.members.values()):
+            if "worker" in member.parts:
+                self.cut_off(member, seconds=seconds)
+
+    def lose_orders(self) -> None:
+        """Let the broker lose all orders of runs, and nobody hear of it.
+
+        That happens once: what a sweep has given again is not given again by another one.
+        """
+        if "orders are lost" not in self.faults:
+            self._note("orders are lost", None)
+            for name in self.hub.queue_names:
+                self.hub.lose_orders(name)
+            for member in self.members.values():
+                member.broker.lose_orders()
+
+    def lose_holder(self, member: Member, *, after: float) -> None:
+        """End a process, and lose with it the orders that it holds."""
+        member.broker.lose_orders()
+        self.kill(member, after=after)
+
+    def lag(self, member: Member, *, seconds: float) -> None:
+        """Set the clock of a machine back by so much that nothing is due there any more; of one machine only."""
+        if "lag" not in self.faults:
+            self._note("lag", member)
+            member.clock.ahead -= seconds
+
     def lose_store(self, *, seconds: float) -> None:
         """Let the store refuse everything, for a while."""
         self._note("store away", None)
@@ -260,6 +300,7 @@ class World:
     def heal(self) -> None:
         """Put everything right that was broken."""
         self.network.say("world", "heals")
+        self.healed_at = self.loop.time()
         self.network.on_step = lambda number, process, what: None
         self._find_store()
         self._start_broker()
