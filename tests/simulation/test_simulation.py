@@ -113,6 +113,7 @@ def test_faults_that_aim_at_what_never_comes_are_not_counted() -> None:
 @pytest.mark.parametrize(
     ("name", "deeds"),
     [
+        ("leases", ("leases renewed", "leases expired", "words to leased runs")),
         ("neglect", ("overdue timers fired", "orders given again", "holders asked", "holders given up")),
     ],
 )

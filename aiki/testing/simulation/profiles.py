@@ -72,7 +72,7 @@ class Profile:
     leases: tuple[tuple[float, float], ...] = (LONG,)
     """How leases may be set."""
     clocks_apart: tuple[float, ...] = (1.0,)
-    """Seconds by which a clock may be wrong at most, either way."""
+    """Seconds by which a clock may be wrong at most, either way; those of orchestrators, by which leases go, by one."""
     slots: tuple[int, ...] = (5,)
     """How many runs a worker may execute side by side."""
     jobs: tuple[int, ...] = (1, 1, 2, 2, 3, 4)
@@ -94,7 +94,30 @@ class Circumstances:
 
 
 PROFILES = (
-    Profile("anything", 7, EVERYTHING),
+    Profile("anything", 4, EVERYTHING, leases=(LONG, LONG, SHORT)),
+    Profile(
+        "leases",
+        3,
+        {
+            "sever@lease": 4,
+            "part@telling": 8,
+            "disconnect@lease": 2,
+            "lose-machine@lease": 2,
+            "kill-after@lease": 2,
+            "freeze@lease": 2,
+            "slow@lease": 1,
+            "lose-answer@lease": 1,
+            "kill-after@start": 1,
+        },
+        numbers=(1, 2, 3, 4),
+        workflows={"marathon": 2, "vigil": 8, "listening": 6, "shifts": 6, "poisonous": 1},
+        leases=(SHORT,),
+        clocks_apart=(1.0, 1.0, 1.0, 1.0, 40.0),
+        slots=(1, 3, 4),
+        jobs=(1, 1, 2, 3, 5, 24),
+        arrivals=20.0,
+        trouble_seconds=90.0,
+    ),
     Profile(
         "neglect",
         2,

@@ -200,7 +200,7 @@ class _Simulation:
     def _begin(self) -> None:
         world, random = self._world, self._world.random
         for number in range(random.choice(self._profile.orchestrators)):
-            world.begin(f"orchestrator-{number}", orchestrator)
+            world.begin(f"orchestrator-{number}", orchestrator, ahead=random.uniform(-1, 1))
         for number in range(random.choice(self._profile.workers)):
             world.begin(f"worker-{number}", worker)
         world.begin("elsewhere", elsewhere)
