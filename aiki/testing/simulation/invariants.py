@@ -167,8 +167,10 @@ class Watch:
 
     def _check_rest(self, run_id: str) -> None:
         """See that nothing begins in a run that was paused long ago."""
-        paused_at = self._paused_at.get(run_id, math.inf)
-        if run_id not in self._ledger.buried and self._is_long_since(paused_at):
+        paused_at, account = self._paused_at.get(run_id, math.inf), self._ledger.accounts.get(run_id)
+        # One that was queued is at rest already: whoever takes its order is refused.
+        is_held = account is not None and account.run.status is RunStatus.RUNNING
+        if is_held and run_id not in self._ledger.buried and self._is_long_since(paused_at):
             self.complain(f"run {run_id[-6:]} goes on, and was paused at {paused_at:.3f}")
 
     def _is_long_since(self, moment: float) -> bool:
