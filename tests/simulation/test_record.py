@@ -29,7 +29,7 @@ from aiki.testing.simulation.record import (
 )
 from aiki.testing.simulation.tally import Tally, tally_of
 
-SEEDS = range(3000, 3040)
+SEEDS = range(3000, 3080)
 REVISION, SIMULATION = "abc", "def"
 
 
