@@ -69,7 +69,7 @@ class EnvelopeCodec(Generic[T]):
 
     def build(self) -> None:
         """Build the schema now, so that no message waits for it."""
-        _ = self._schema
+        _ = self._validator, self._serializer
 
     @cached_property
     def _schema(self) -> tuple[SchemaValidator, SchemaSerializer]:

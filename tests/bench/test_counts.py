@@ -69,8 +69,8 @@ async def test_a_run_of_three_steps_makes_no_more_calls_of_functions_than_it_did
     calls = await calls_of_three_steps(engine, reading=engine.messages[before:])
 
     assert calls["reading calls"] <= 74
-    assert calls["calls"] <= 6030
-    print(calls)
+    # 5,391 with Python 3.11; another version, or another one of pydantic, makes a few more or less.
+    assert calls["calls"] <= 5500
 
 
 async def test_what_happens_together_is_recorded_together(engine: Engine) -> None:
