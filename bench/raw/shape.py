@@ -35,6 +35,8 @@ REQUESTED, STARTED, RECORDED, COMPLETED = b"Q", b"S", b"J", b"C"
 
 # The size of each event in a message of Aiki's, in bytes.
 EVENT_BYTES = {REQUESTED: 351, STARTED: 285, RECORDED: 561, COMPLETED: 310}
+# A result that is recorded together with another one is an entry more in the same event.
+FURTHER_ENTRY_BYTES = 290
 COMMAND_BYTES = 370
 NOTICE_BYTES = 266
 
@@ -54,7 +56,8 @@ class Said(NamedTuple):
 def said(event: Said) -> bytes:
     """Write *event* as a line of the size that it has in Aiki."""
     head = b"%s %d %d %d " % event
-    return head.ljust(EVENT_BYTES[event.kind] - 1, b".") + b"\n"
+    size = FURTHER_ENTRY_BYTES if event.steps < 0 and event.seq > 1 else EVENT_BYTES[event.kind]
+    return head.ljust(size - 1, b".") + b"\n"
 
 
 def heard(body: bytes) -> list[Said]:

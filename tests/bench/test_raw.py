@@ -26,7 +26,7 @@ from bench.raw.shape import (
     run_document,
     said,
 )
-from bench.workflows import three_steps
+from bench.workflows import fan_out, three_steps
 
 
 async def test_the_messages_and_documents_of_the_limit_are_as_large_as_those_of_a_run() -> None:
@@ -45,6 +45,16 @@ async def test_the_messages_and_documents_of_the_limit_are_as_large_as_those_of_
     assert bodies["notices"] == pytest.approx(NOTICE_BYTES, rel=0.05)
     assert counts["run bytes"] == pytest.approx(_bytes(run_document(1, revision) for revision in (1, 2, 3)), rel=0.05)
     assert counts["entry bytes"] == pytest.approx(_bytes(entry_document(1, seq) for seq in (1, 2, 3)), rel=0.05)
+
+
+async def test_parallel_steps_of_the_limit_take_as_many_bytes_as_those_of_a_run() -> None:
+    async with an_engine() as engine:
+        before = len(engine.messages)
+        await (await fan_out.enqueue(engine.client, 100)).wait_for_completion(timeout=20)
+    events = sum(len(message.body) for message in engine.messages[before:] if message.exchange == "aiki.events")
+
+    kinds = [(REQUESTED, 0), (STARTED, 0), *((RECORDED, seq) for seq in range(1, 101)), (COMPLETED, 0)]
+    assert events == pytest.approx(sum(len(said(Said(kind, 1, -100, seq))) for kind, seq in kinds), rel=0.05)
 
 
 def test_what_the_limit_says_is_heard() -> None:
