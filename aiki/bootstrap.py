@@ -318,14 +318,16 @@ async def _servers(settings: Settings, stack: AsyncExitStack) -> tuple[Store, Br
 def _worker(
     client: Client, settings: Settings, workflows: Sequence[Workflow[..., Any]], tasks: Sequence[Task[..., Any]]
 ) -> "Worker":
-    from aiki.worker.service import Worker
+    from aiki.worker.service import Worker, WorkerSettings
 
+    leases = WorkerSettings(lease_after=settings.lease_after.total_seconds(), lease=settings.lease.total_seconds())
     return Worker(
         client,
         workflows=workflows,
         tasks=tasks,
         max_concurrent_runs=settings.concurrency,
         shutdown_grace=settings.shutdown_grace,
+        settings=leases,
     )
 
 

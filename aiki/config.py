@@ -168,6 +168,19 @@ class Settings(BaseModel):
     shutdown_grace: Annotated[
         Duration, Field(description="How long a stop waits for tasks that are executing."), _A_DURATION
     ] = timedelta(seconds=30)
+    lease_after: Annotated[
+        Duration,
+        Field(
+            description="How long a worker holds the order of a run before it acknowledges it and goes on under a "
+            "lease; well below the broker's consumer_timeout."
+        ),
+        _A_DURATION,
+    ] = timedelta(minutes=10)
+    lease: Annotated[
+        Duration,
+        Field(description="How long such a lease holds, and so how late its run goes on if the worker dies."),
+        _A_DURATION,
+    ] = timedelta(minutes=5)
     timeout: Annotated[
         Duration, Field(description="How long a client waits for the broker or for an answer."), _A_DURATION
     ] = timedelta(seconds=30)
