@@ -103,6 +103,17 @@ async def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path
     assert file.read_text() == "this is my diary" * 100
 
 
+async def test_what_is_set_of_a_worker_arrives_there(tmp_path: Path) -> None:
+    leases = {"lease_after": timedelta(seconds=90), "lease": timedelta(seconds=40)}
+    settings = Settings(root=tmp_path, concurrency=7, shutdown_grace=timedelta(seconds=3), **leases)
+
+    async with running_dev(settings, [twice]) as dev:
+        worker = dev.worker.settings
+
+        assert (worker.max_concurrent_runs, worker.shutdown_grace) == (7, 3.0)
+        assert (worker.lease_after, worker.lease) == (90.0, 40.0)
+
+
 async def test_a_running_dev_is_found_by_who_says_nothing(tmp_path: Path) -> None:
     settings = Settings(root=tmp_path)
     assert broker_url(settings) == "amqp://localhost"

@@ -244,9 +244,6 @@ class Cluster:
             "AIKI_APP": APP,
             "AIKI_HEARTBEAT": str(HEARTBEAT_SECONDS),
             "AIKI_SHUTDOWN_GRACE": "5s",
-            # Some runs are held for longer than this, and lose their leases when their worker is away for long.
-            "AIKI_LEASE_AFTER": "1s",
-            "AIKI_LEASE": "6s",
             "AIKI_LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
         }

@@ -28,8 +28,6 @@ BURST = 1_000_000_000
 """From here on, jobs are those that many are started of at once: all alike."""
 BURST_STEPS = 2
 
-VIGIL_SECONDS = 4.0
-
 
 def _note_replay(run: Run) -> None:
     """Note that a worker begins to execute *run*, and how much of it is recorded by then."""
@@ -164,15 +162,6 @@ async def chaos_errand(run: Run, number: int) -> int:
     return await add.run(run, await remote.run(run, number))
 
 
-@workflow(version="1")
-async def chaos_vigil(run: Run, number: int) -> int:
-    """A task that takes long, until a word comes: the run is held under a lease."""
-    _note_replay(run)
-    vigil = asyncio.ensure_future(add.run(run, number, VIGIL_SECONDS))
-    word = await run.wait_for_signal(SIGNAL, int)
-    return word + await vigil
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run that a client wants, and what must come of it."""
@@ -244,10 +233,6 @@ def _question(number: int, random: Random) -> Job:
     return Job(number, chaos_question, (number,), 2 * number + 1, says=number)
 
 
-def _vigil(number: int, random: Random) -> Job:
-    return Job(number, chaos_vigil, (number,), 2 * number + 1, says=number)
-
-
 def _errand(number: int, random: Random) -> Job:
     return Job(number, chaos_errand, (number,), number + 2)
 
@@ -261,7 +246,6 @@ _KINDS: Sequence[tuple[int, Callable[[int, Random], Job]]] = (
     (2, _family),
     (2, _question),
     (1, _errand),
-    (1, _vigil),
 )
 
 
