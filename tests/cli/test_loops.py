@@ -22,7 +22,7 @@ class FastLoop(asyncio.SelectorEventLoop):
 @pytest.fixture
 def _uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("uvloop")
-    module.new_event_loop = FastLoop  # type: ignore[attr-defined]
+    module.new_event_loop = FastLoop  # type: ignore[attr-defined]  # a module made here has what it is given
     monkeypatch.setitem(sys.modules, "uvloop", module)
 
 

@@ -8,31 +8,16 @@ import aio_pika
 import pytest
 from yarl import URL
 
-from aiki import Client, Run, Worker, task, workflow
+from aiki import Client, Worker
 from aiki.errors import RunCancelledError
 from aiki.sdk.handle import Handle
 from aiki.testing.chaos.gates import Gate
 from aiki.worker.service import WorkerSettings
 from tests.scenarios.cluster import Cluster
+from tests.worker.support import listening
 
 PATIENCE = 30.0
 SLOTS = 4
-
-
-@task
-async def for_ever() -> None:
-    """Keep the run in its place."""
-    await asyncio.Event().wait()
-
-
-@workflow
-async def patient(run: Run) -> str:
-    """Execute something until somebody says that it is enough."""
-    busy = asyncio.ensure_future(for_ever.run(run))
-    try:
-        return await run.wait_for_signal("enough", str)
-    finally:
-        busy.cancel()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -68,21 +53,21 @@ async def test_runs_under_leases_keep_to_the_slots_and_hear_what_was_said_when_n
         a_gate(cluster.amqp_url) as (gate, way),
         Client.connect(cluster.amqp_url) as client,
         Client.connect(way, listen=False) as own,
-        Worker(own, [patient], settings=settings, max_concurrent_runs=SLOTS, shutdown_grace=0) as worker,
+        Worker(own, [listening], settings=settings, max_concurrent_runs=SLOTS, shutdown_grace=0) as worker,
     ):
         handles: dict[str, Handle[str]] = {}
         for _ in range(5 * SLOTS):
-            handle = await patient.enqueue(client)
+            handle = await listening.enqueue(client)
             handles[handle.id] = handle
         await until(lambda: worker._crew.leased == SLOTS)
         held = [handles.pop(run_id) for run_id in worker.held_runs]
         assert len(held) == SLOTS
-        assert await waiting_in(cluster.amqp_url, patient.queue) == 4 * SLOTS
+        assert await waiting_in(cluster.amqp_url, listening.queue) == 4 * SLOTS
 
         gate.shut()
         await held[0].cancel()
         for handle in held[1:]:
-            await handle.send("enough", "said while away")
+            await handle.send("go", "said while away")
         for handle in held:
             await _is_heard(handle)
         gate.reopen()
@@ -94,7 +79,7 @@ async def test_runs_under_leases_keep_to_the_slots_and_hear_what_was_said_when_n
 
         # What they leave is taken by others.
         for handle in handles.values():
-            await handle.send("enough", "said later")
+            await handle.send("go", "said later")
         ends = [handle.wait_for_completion(timeout=PATIENCE) for handle in handles.values()]
         assert await asyncio.gather(*ends) == ["said later"] * 4 * SLOTS
 

@@ -295,7 +295,7 @@ async def test_an_end_that_was_waited_for_is_told_though_the_run_is_opened_again
         async def unwatch(run_id: str) -> None:
             other.connection.listener.reopen(run_id, engine.clock.now())
 
-        subscription.unwatch = unwatch  # type: ignore[method-assign]
+        subscription.unwatch = unwatch  # type: ignore[method-assign]  # of this subscription alone
         await engine.start_worker(hello)
 
         assert await waiting == {"text": "Hello"}

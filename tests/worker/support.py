@@ -10,7 +10,7 @@ from aiki.sdk.run import Run
 from aiki.sdk.task import task
 from aiki.sdk.workflow import workflow
 
-__all__ = ["Bench", "HeldUpBroker"]
+__all__ = ["Bench", "HeldUpBroker", "listening"]
 
 
 class Bench:
@@ -63,3 +63,19 @@ class HeldUpBroker(MemoryBroker):
         self.is_held_up.clear()
         self.goes_on.set()
         self.goes_on = asyncio.Event()
+
+
+@task(name="waits-for-ever")
+async def waits_for_ever() -> None:
+    """Keep the run in its place."""
+    await asyncio.Event().wait()
+
+
+@workflow(name="listening")
+async def listening(run: Run) -> str:
+    """Execute something until somebody says what comes of it."""
+    busy = asyncio.ensure_future(waits_for_ever.run(run))
+    try:
+        return await run.wait_for_signal("go", str)
+    finally:
+        busy.cancel()

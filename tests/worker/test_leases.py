@@ -15,13 +15,10 @@ from aiki.engine.state import RunState
 from aiki.engine.status import RunStatus
 from aiki.sdk.client import Client
 from aiki.sdk.handle import Handle
-from aiki.sdk.run import Run
-from aiki.sdk.task import task
-from aiki.sdk.workflow import workflow
 from aiki.testing.clock import ManualClock
 from aiki.worker.service import Worker, WorkerSettings
 from tests.sdk.support import SOON, Engine, an_engine, eventually, published
-from tests.worker.support import Bench, HeldUpBroker
+from tests.worker.support import Bench, HeldUpBroker, listening
 
 LEASES = WorkerSettings(lease_after=600, lease=300)
 
@@ -29,9 +26,10 @@ LEASES = WorkerSettings(lease_after=600, lease=300)
 class Lease:
     """A worker on a clock that is moved by hand, in an engine whose events nobody takes until they are looked at."""
 
-    def __init__(self, engine: Engine, clock: ManualClock, worker: Worker, bench: Bench) -> None:
+    def __init__(self, engine: Engine, clock: ManualClock, broker: MemoryBroker, worker: Worker, bench: Bench) -> None:
         self.engine = engine
         self.clock = clock
+        self.broker = broker
         self.worker = worker
         self.bench = bench
 
@@ -51,13 +49,14 @@ async def a_held_run(
         handle = await bench.working.with_options(confirm="stored").enqueue(client, "a")
         await eventually(lambda: engine.hub.ready("working@1.0.0"))
         await engine.stop_orchestrator()
+        broker = broker_of(engine.hub)
         async with (
-            Client(broker_of(engine.hub), clock=clock, listen=False) as own,
+            Client(broker, clock=clock, listen=False) as own,
             Worker(own, [bench.working], settings=LEASES, shutdown_grace=0, **options) as worker,
         ):
             await eventually(lambda: bench.begun)
             assert worker.held_runs == (handle.id,)
-            yield Lease(engine, clock, worker, bench)
+            yield Lease(engine, clock, broker, worker, bench)
             await worker.abort()
 
 
@@ -107,7 +106,7 @@ async def test_a_leased_run_survives_a_lost_connection() -> None:
         await lease.clock.advance(660)
         await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
 
-        lease.engine.hub.disconnect(lease.worker._surroundings.broker)  # type: ignore[arg-type]
+        lease.engine.hub.disconnect(lease.broker)
         await lease.clock.advance(100)
 
         assert lease.bench.stopped == 0
@@ -119,21 +118,21 @@ async def test_a_lease_that_cannot_be_renewed_ends_the_execution() -> None:
         await lease.clock.advance(660)
         await eventually(lease.renewals)
 
-        lease.engine.hub.isolate(lease.worker._surroundings.broker)  # type: ignore[arg-type]
+        lease.engine.hub.isolate(lease.broker)
         await lease.clock.advance(200)
         assert lease.bench.stopped == 0
         await lease.clock.advance(100)
 
         await eventually(lambda: lease.bench.stopped == 1)
         await eventually(lambda: not lease.worker.held_runs)
-        lease.engine.hub.rejoin(lease.worker._surroundings.broker)  # type: ignore[arg-type]
+        lease.engine.hub.rejoin(lease.broker)
 
 
 async def test_a_first_lease_that_is_confirmed_too_late_does_not_replace_the_command() -> None:
     # The broker blocks who publishes, say, and lets others acknowledge. The lease may be over before it began.
     held_up = partial(HeldUpBroker, kind=LeaseRenewed)
     async with a_held_run(held_up) as lease:
-        broker = lease.worker._surroundings.broker
+        broker = lease.broker
         assert isinstance(broker, HeldUpBroker)
         await lease.clock.advance(660)
         await asyncio.wait_for(broker.is_held_up.wait(), SOON)
@@ -148,20 +147,6 @@ async def test_a_first_lease_that_is_confirmed_too_late_does_not_replace_the_com
         await eventually(lambda: lease.engine.hub.held("working@1.0.0") == 0)
         assert len(lease.renewals()) == 2
         assert lease.bench.stopped == 0
-
-
-@task(name="waits-for-ever")
-async def waits_for_ever() -> None:
-    await asyncio.Event().wait()
-
-
-@workflow(name="listening")
-async def listening(run: Run) -> str:
-    busy = asyncio.ensure_future(waits_for_ever.run(run))
-    try:
-        return await run.wait_for_signal("go", str)
-    finally:
-        busy.cancel()
 
 
 @asynccontextmanager
