@@ -103,6 +103,10 @@ DURATION_MAX = timedelta(days=36_500)
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0), le=DURATION_MAX)]
 _A_DURATION = Allowed("a duration: seconds, or such as 500ms, 30s, 15m, 12h, 30d; at most 100 years")
 
+# Shorter than any hiccup it would be lost all the time; a day after its worker died, nobody waits for a run any more.
+_Lease = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
+_A_LEASE = Allowed("a duration such as 30s, 15m, 12h, from 1s to 1d")
+
 
 class Settings(BaseModel):
     """Everything that can be set, with its default."""
@@ -169,17 +173,17 @@ class Settings(BaseModel):
         Duration, Field(description="How long a stop waits for tasks that are executing."), _A_DURATION
     ] = timedelta(seconds=30)
     lease_after: Annotated[
-        Duration,
+        _Lease,
         Field(
             description="How long a worker holds the order of a run before it acknowledges it and goes on under a "
             "lease; well below the broker's consumer_timeout."
         ),
-        _A_DURATION,
+        _A_LEASE,
     ] = timedelta(minutes=10)
     lease: Annotated[
-        Duration,
+        _Lease,
         Field(description="How long such a lease holds, and so how late its run goes on if the worker dies."),
-        _A_DURATION,
+        _A_LEASE,
     ] = timedelta(minutes=5)
     timeout: Annotated[
         Duration, Field(description="How long a client waits for the broker or for an answer."), _A_DURATION

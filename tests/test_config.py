@@ -164,3 +164,9 @@ def test_no_password_is_shown_by_the_settings_themselves() -> None:
 )
 def test_passwords_in_urls_are_masked(url: str, shown: str) -> None:
     assert masked(url) == shown
+
+
+@pytest.mark.parametrize("value", ["10ms", "2d"])
+def test_a_lease_is_neither_shorter_than_a_hiccup_nor_longer_than_anybody_waits(value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"AIKI_LEASE is '{value}'"):
+        load_settings({"AIKI_LEASE": value}, directory=tmp_path)

@@ -33,6 +33,9 @@ _QUEUED_MAX = 500
 
 _ANSWER_SECONDS = 5.0
 
+# A worker that has held a command for this part of the broker's patience has time to leave it, also at the third try.
+_SEVERAL_TRIES = 3
+
 
 class Verdict(StrEnum):
     """How bad a finding is."""
@@ -168,10 +171,14 @@ async def _consumer_timeout(settings: Settings) -> list[Finding]:
         hint = "`rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'` tells; 30 minutes or more is right"
         detail = f"could not be checked: the management API cannot be read ({error})"
         return [Finding(name, Verdict.UNKNOWN, detail, hint)]
-    short = {queue: span for queue, span in timeouts.items() if span.total_seconds() < 30 * 60}
+    enough = _SEVERAL_TRIES * settings.lease_after
+    short = {queue: span for queue, span in timeouts.items() if span < enough}
     if short:
         queue, span = min(short.items(), key=lambda item: item[1])
-        hint = "a policy sets it; 30 minutes or more is right, or runs that take longer are started twice"
+        hint = (
+            f"a policy sets it; {duration(enough)} or more is right, three times AIKI_LEASE_AFTER, "
+            "or runs that take longer are started twice"
+        )
         return [Finding(name, Verdict.PROBLEM, f"{duration(span)} for {queue}, {len(short)} queues in all", hint)]
     detail = "no policy makes it shorter than the broker's own (30 minutes, unless its configuration says otherwise)"
     return [Finding(name, Verdict.OK, detail)]
